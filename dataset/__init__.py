@@ -1,0 +1,3 @@
+"""From curated shards to rollout-ready rows: schema, prompts, images, encoding, loader, mixture,
+inspection.
+"""
