@@ -1,0 +1,164 @@
+"""Find the final answer in a completion: the one place that knows the two answer conventions.
+
+The final `<answer>...</answer>` after the last `</think>` counts; else the final balanced `\\boxed{...}` after it.
+Tags inside `<think>` never count. Around what was found a code fence and markdown or LaTeX text wrapping go away.
+Every scan is linear in the length of the completion.
+"""
+
+import re
+from typing import Literal, NamedTuple
+
+MAX_COMPLETION_CHARS = 400_000  # 4096 tokens are some 20k characters; nothing honest is twenty times as long
+MAX_UNWRAPPED_CHARS = 100_000
+
+_TAG = re.compile(r"</?(?:think|answer)>")
+_MATH_WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
+_MARKDOWN_WRAPPERS = (("**", "**"), ("__", "__"), ("*", "*"), ("_", "_"), ("`", "`"))
+_LATEX_COMMANDS = ("\\text", "\\textbf", "\\textit", "\\textrm", "\\texttt", "\\mathrm", "\\mathbf", "\\mathit")
+_LATEX_COMMANDS += ("\\mathsf", "\\mathtt", "\\boldsymbol", "\\mbox", "\\emph", "\\boxed", "\\fbox")
+_COMMAND = re.compile(r"(\\[a-z]{2,12}) {0,4}\{")
+_LEAD_IN = re.compile(r"(?:so|thus|hence|therefore)?,? ?(?:the|my)? ?(?:final|correct)? ?answer ?(?:is|:)? ?:?", re.IGNORECASE)
+_MAX_LAYERS = 4
+
+
+class Extraction(NamedTuple):
+    """The final answer: unwrapped text, its raw form, the convention it used, and where it lay in the completion."""
+
+    text: str
+    raw: str
+    convention: Literal["answer", "boxed"]
+    start: int  # of the whole element, tags included
+    end: int
+
+
+def extract(completion: str, allow_unclosed: bool = False) -> Extraction | None:
+    """The final answer, or None. `allow_unclosed` also reads an <answer> that the length limit cut off."""
+    completion = completion[:MAX_COMPLETION_CHARS]
+    start, end = answer_region(completion)
+    found = _last_tagged(completion, start, end, allow_unclosed) or _last_boxed(completion, start, end)
+    if found is None:
+        return None
+    convention, outer_start, outer_end, raw = found
+    return Extraction(unwrap(raw), raw, convention, outer_start, outer_end)
+
+
+def answer_region(completion: str) -> tuple[int, int]:
+    """Start and end of the text that may hold the answer: after the last </think>, before an unclosed <think>."""
+    close = completion.rfind("</think>")
+    start = close + len("</think>") if close >= 0 else 0
+    reopened = completion.find("<think>", start)
+    return start, reopened if reopened >= 0 else len(completion)
+
+
+def _last_tagged(text: str, start: int, end: int, allow_unclosed: bool) -> tuple | None:
+    """The last innermost <answer>...</answer> pair."""
+    opened, found = None, None
+    for tag in _TAG.finditer(text, start, end):
+        if tag.group() == "<answer>":
+            opened = tag
+        elif tag.group() == "</answer>" and opened is not None:
+            found = ("answer", opened.start(), tag.end(), text[opened.end() : tag.start()])
+            opened = None
+    if allow_unclosed and opened is not None and end == len(text):
+        return "answer", opened.start(), end, text[opened.end() : end]
+    return found
+
+
+def _last_boxed(text: str, start: int, end: int) -> tuple | None:
+    """The balanced \\boxed{...} that ends last; escaped braces are text."""
+    if text.find("\\boxed", start, end) < 0:
+        return None
+    stack: list[tuple[int, int] | None] = []
+    found = None
+    position = start
+    while position < end:
+        char = text[position]
+        if char == "\\":
+            opened = _boxed_at(text, position, end)
+            if opened is not None:
+                stack.append((position, opened))
+                position = opened
+            else:
+                doubled = text.startswith("\\\\boxed", position)
+                position += 1 if doubled else 2
+            continue
+        if char == "{":
+            stack.append(None)
+        elif char == "}" and stack:
+            opening = stack.pop()
+            if opening is not None:
+                found = ("boxed", opening[0], position + 1, text[opening[1] : position])
+        position += 1
+    return found
+
+
+def _boxed_at(text: str, position: int, end: int) -> int | None:
+    """Where the content of a \\boxed{ that starts at `position` begins, or None."""
+    if not text.startswith("\\boxed", position):
+        return None
+    after = position + len("\\boxed")
+    limit = min(after + 4, end)
+    while after < limit and text[after] in " \t\n":
+        after += 1
+    return after + 1 if after < end and text[after] == "{" else None
+
+
+def unwrap(text: str) -> str:
+    """Strip a code fence, then markdown, math-mode and LaTeX text wrapping that spans the whole of `text`."""
+    text = strip_fence(text.strip())
+    if len(text) > MAX_UNWRAPPED_CHARS:
+        return text
+    for _ in range(_MAX_LAYERS):
+        inner = _without_layer(text)
+        if inner == text or not inner:
+            break
+        text = inner
+    return text
+
+
+def strip_fence(text: str) -> str:
+    """The content of a ```fenced``` block when the text is one, else the text unchanged."""
+    if not text.startswith("```") or len(text) < 6:
+        return text
+    closed = text.endswith("```")
+    body = text[3:-3] if closed else text[3:]
+    if "```" in body:
+        return text
+    first_line, newline, rest = body.partition("\n")
+    if newline and re.fullmatch(r"[\w+#.-]{0,20}[ \t]*", first_line.strip()):
+        return rest.strip()
+    return body.strip() if closed else text
+
+
+def _without_layer(text: str) -> str:
+    for left, right in _MATH_WRAPPERS + _MARKDOWN_WRAPPERS:
+        if len(text) > len(left) + len(right) and text.startswith(left) and text.endswith(right):
+            inner = text[len(left) : -len(right)]
+            escaped = inner.endswith("\\") and right in "$*_`"
+            if left[-1] not in inner.replace("\\" + left[-1], "") and not escaped:
+                return inner.strip()
+    command = _COMMAND.match(text)
+    if command and command.group(1) in _LATEX_COMMANDS and text.endswith("}"):
+        if _closing_brace(text, command.end()) == len(text) - 1:
+            return text[command.end() : -1].strip()
+    boxed = text.find("\\boxed{")
+    if boxed > 0 and _LEAD_IN.fullmatch(text[:boxed].replace("$", "").strip()):
+        return text[boxed:].rstrip("$. \n")
+    return text
+
+
+def _closing_brace(text: str, position: int) -> int:
+    """Index of the brace that closes the one opened just before `position`, or -1."""
+    depth = 1
+    while position < len(text):
+        char = text[position]
+        if char == "\\":
+            position += 1
+        elif char == "{":
+            depth += 1
+        elif char == "}":
+            depth -= 1
+            if depth == 0:
+                return position
+        position += 1
+    return -1

@@ -1,0 +1,176 @@
+"""From one completion to one explained score: extract, compare with every reference, add the other parts, weigh.
+
+`score_local` is the whole of it as a plain function: workers call it. `score_quick` is the share of it that is safe
+in the caller's own process. `reward.score` and `reward.pool.RewardPool.score` choose between the two.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from reward import format as format_part
+from reward import shaping, think_bbox
+from reward.extract import MAX_COMPLETION_CHARS, Extraction, extract
+from reward.registry import VERIFIERS
+from reward.spec import Rule, resolve
+from reward.types import RewardOutput, Status, Verdict
+
+NO_ANSWER = Verdict(0.0, "no_answer", trace=("no <answer>...</answer> and no \\boxed{...} after the thinking",))
+TOO_LONG = Verdict(0.0, "rejected", trace=(f"the completion is longer than {MAX_COMPLETION_CHARS} characters",))
+
+
+def score_local(
+    completion: str,
+    answer: str | Sequence[str],
+    answer_type: str,
+    *,
+    problem_type: str | None = None,
+    prompt_type: str | None = None,
+    spec: Mapping[str, Any] | None = None,
+    progress: float | None = None,
+    num_tokens: int | None = None,
+) -> RewardOutput:
+    """Score one completion in this process, whatever it costs.
+
+    progress: share of training done, in [0, 1]; moves the eps of a bbox schedule.
+    num_tokens: length of the completion in tokens; needed by the overlong penalty alone.
+    Raises ValueError naming the sample's field for an unknown type, a bad spec or an unreadable reference.
+    """
+    rule, references = checked_inputs(completion, answer, answer_type, prompt_type, spec, progress)
+    prepared = [prepared_reference(rule.verifier, reference, rule.params_key) for reference in references]
+    extraction = extract(completion, rule.params["unclosed_answer"])
+    if len(completion) > MAX_COMPLETION_CHARS:
+        verdict = TOO_LONG
+    elif extraction is None or not extraction.text:
+        verdict = NO_ANSWER
+    else:
+        params = rule.params if progress is None else {**rule.params, "progress": progress}
+        verify = VERIFIERS[rule.verifier].verify
+        verdict = max((verify(extraction.text, gold, params) for gold in prepared), key=lambda v: v.accuracy)
+    return finish(verdict, completion, extraction, rule, problem_type, prompt_type, num_tokens)
+
+
+def score_quick(
+    completion: str,
+    answer: str | Sequence[str],
+    answer_type: str,
+    *,
+    problem_type: str | None = None,
+    prompt_type: str | None = None,
+    spec: Mapping[str, Any] | None = None,
+    progress: float | None = None,
+    num_tokens: int | None = None,
+) -> RewardOutput | None:
+    """Score without a worker where that is cheap and safe; None: the completion must go to a killable worker."""
+    rule, references = checked_inputs(completion, answer, answer_type, prompt_type, spec, progress)
+    verifier = VERIFIERS[rule.verifier]
+    if not verifier.isolated:
+        return score_local(
+            completion,
+            answer,
+            answer_type,
+            problem_type=problem_type,
+            prompt_type=prompt_type,
+            spec=spec,
+            progress=progress,
+            num_tokens=num_tokens,
+        )
+    extraction = extract(completion, rule.params["unclosed_answer"])
+    if verifier.quick is None or extraction is None or not extraction.text:
+        return None
+    verdict = verifier.quick(extraction.text, references, rule.params)
+    if verdict is None:
+        return None
+    return finish(verdict, completion, extraction, rule, problem_type, prompt_type, num_tokens)
+
+
+def failed(
+    status: Status,
+    completion: str,
+    answer_type: str,
+    *,
+    problem_type: str | None = None,
+    prompt_type: str | None = None,
+    spec: Mapping[str, Any] | None = None,
+    num_tokens: int | None = None,
+) -> RewardOutput:
+    """The score of a completion whose worker was killed (`timeout`), died (`crash`) or refused it (`rejected`)."""
+    rule = resolve(answer_type, spec)
+    extraction = extract(completion, rule.params["unclosed_answer"])
+    verdict = Verdict(0.0, status, trace=(f"the verifier did not finish: {status}",))
+    return finish(verdict, completion, extraction, rule, problem_type, prompt_type, num_tokens)
+
+
+def checked_inputs(
+    completion: str,
+    answer: str | Sequence[str],
+    answer_type: str,
+    prompt_type: str | None,
+    spec: Mapping[str, Any] | None,
+    progress: float | None,
+) -> tuple[Rule, tuple[str, ...]]:
+    """The sample's rule and reference answers, or ValueError naming the field that is wrong."""
+    if not isinstance(completion, str):
+        raise ValueError(f"completion: got {type(completion).__name__}, wanted a string")
+    if prompt_type not in (None, "answer", "think"):
+        raise ValueError(f"prompt_type: got {prompt_type!r}, wanted 'answer', 'think' or None")
+    if progress is not None and not 0.0 <= progress <= 1.0:
+        raise ValueError(f"progress: got {progress!r}, wanted a number in [0, 1]")
+    rule = resolve(answer_type, spec)
+    references = (answer,) if isinstance(answer, str) else tuple(answer)
+    if not references:
+        raise ValueError("answer: the list of reference answers is empty")
+    for index, reference in enumerate(references):
+        if not isinstance(reference, str) or not reference.strip():
+            raise ValueError(f"answer[{index}]: got {reference!r}, wanted a string that is not blank")
+    return rule, references
+
+
+@lru_cache(maxsize=2048)
+def prepared_reference(verifier_name: str, reference: str, params_key: str) -> Any:
+    """The parsed reference, shared by the rollouts of a prompt. Raises ValueError naming the field `answer`."""
+    import json
+
+    try:
+        return VERIFIERS[verifier_name].prepare(reference, json.loads(params_key))
+    except ValueError as error:
+        raise ValueError(f"answer: {verifier_name} cannot read the reference {reference[:200]!r}: {error}") from error
+
+
+def finish(
+    verdict: Verdict,
+    completion: str,
+    extraction: Extraction | None,
+    rule: Rule,
+    problem_type: str | None,
+    prompt_type: str | None,
+    num_tokens: int | None,
+) -> RewardOutput:
+    """Add format, think_bbox and penalties to a verdict and weigh the whole.
+
+    R = sum_i w_i p_i / sum_i w_i over the parts that apply, where every part but accuracy counts as 0 until the answer
+    is solved (accuracy >= solved_threshold), plus the penalties (<= 0), which are not normalised.
+    """
+    parts = {"accuracy": min(max(float(verdict.accuracy), 0.0), 1.0), **verdict.parts}
+    if prompt_type is not None:
+        parts["format"] = format_part.format_score(completion, extraction, prompt_type, rule.params)
+    solved = parts["accuracy"] >= rule.params["solved_threshold"]
+    if think_bbox.applies(problem_type, prompt_type, rule):
+        parts["think_bbox"] = think_bbox.think_bbox_score(completion) if solved else 0.0
+    total = weighted(parts, rule, solved)
+    for name, penalty in shaping.penalties(completion, num_tokens, rule.params).items():
+        parts[name] = penalty
+        total += penalty
+    text = extraction.text if extraction is not None else None
+    return RewardOutput(total, parts, verdict.status, text, verdict.trace)
+
+
+def weighted(parts: Mapping[str, float], rule: Rule, solved: bool) -> float:
+    """The normalised weighted sum of the parts that apply."""
+    weights = {name: weight for name, weight in rule.weights.items() if name in parts}
+    norm = sum(weights.values())
+    if not norm > 0:
+        raise ValueError(f"spec.weights: none of {sorted(rule.weights)} is a part here; parts are {sorted(parts)}")
+    pays = solved or not rule.params["format_needs_solved"]
+    paid = {name: value if name == "accuracy" or pays else 0.0 for name, value in parts.items()}
+    return sum(weight * paid[name] for name, weight in weights.items()) / norm

@@ -1,0 +1,105 @@
+"""The one table of defaults per answer type, and how a sample's own `spec` changes it.
+
+A spec is a mapping carried in the data:
+
+    {"verifier": "bbox", "params": {"eps": 0.5, "box_format": "xywh"}, "weights": {"accuracy": 0.9, "format": 0.1}}
+
+Every key is optional. Parameters may also stand at the top level (`{"tolerance": 0.01}`). An unknown key, an unknown
+parameter or a negative weight raises ValueError naming it: a misspelt tolerance must not be ignored for a whole run.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+WEIGHTS = {"accuracy": 0.9, "format": 0.1}
+
+# Parameters that every type has.
+COMMON: dict[str, Any] = {
+    "format_needs_solved": True,  # format and think_bbox pay only when accuracy >= solved_threshold
+    "max_answer_fraction": 0.2,  # longest answer, as a fraction of a thinking completion, that is still well-formed
+    "max_outside_chars": 64,  # characters that an answer-only completion may have outside of its answer
+    "unclosed_answer": False,  # read an <answer> that was cut off before </answer>
+    "overlong": None,  # {"max_tokens": 4096, "buffer_tokens": 1024}: soft overlong penalty (DAPO, eq. 13)
+    "repetition": None,  # {"n": 8, "max_fraction": 0.3}: penalty for repeated word n-grams
+}
+
+_BOXES: dict[str, Any] = {
+    "box_format": "xyxy",  # of the prediction: xyxy, yxyx, xywh or cxcywh
+    "reference_format": "xyxy",  # of the reference answer
+    "coordinates": "absolute",  # of the prediction: absolute (pixels), normalized (0..1) or permille (0..1000)
+    "reference_coordinates": None,  # of the reference; None: the same as the prediction's
+    "image_size": None,  # [width, height] in pixels; needed when the two differ
+}
+
+# answer type -> parameters and their defaults. `solved_threshold` is the accuracy from which a sample counts as solved.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "multiple-choice": {"solved_threshold": 1.0, "options": None},
+    "number": {"solved_threshold": 1.0, "tolerance": 0, "relative_tolerance": 0},
+    "math-expressions": {"solved_threshold": 1.0, "tolerance": 0, "relative_tolerance": 0},
+    "bbox": {"solved_threshold": 0.5, "eps": 0.0, "eps_schedule": None, **_BOXES},
+    "detection": {"solved_threshold": 0.5, "metric": "f1", "iou_threshold": 0.5, "max_boxes": 256, **_BOXES},
+    "ocrtext": {"solved_threshold": 0.5, "min_similarity": 0.5},
+    "html-code": {"solved_threshold": 0.5, "multiset": False, "validity_gate": False},
+    "svg-code": {"solved_threshold": 0.5, "ssim_above_blank": False, "unclosed_answer": True},
+    "boolean": {"solved_threshold": 1.0},
+    "general-code": {"solved_threshold": 1.0},
+    "critic": {"solved_threshold": 1.0},
+    "any": {"solved_threshold": 1.0},
+}
+
+
+class Rule(NamedTuple):
+    """A sample's resolved specification: which verifier, with which parameters, weighed how."""
+
+    verifier: str
+    params: Mapping[str, Any]
+    weights: Mapping[str, float]
+    params_key: str  # canonical JSON of params, for caches
+
+
+def resolve(answer_type: str, spec: Mapping[str, Any] | None = None) -> Rule:
+    """Merge a sample's spec over the defaults. Raises ValueError naming the offending field."""
+    if answer_type not in DEFAULTS:
+        raise ValueError(f"answer_type: got {answer_type!r}, wanted one of {sorted(DEFAULTS)}")
+    if spec is None or spec == {}:
+        return _resolve_cached(answer_type, "{}")
+    if not isinstance(spec, Mapping):
+        raise ValueError(f"spec: got {type(spec).__name__}, wanted a mapping")
+    try:
+        text = json.dumps(spec, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"spec: must hold only JSON values: {error}") from error
+    return _resolve_cached(answer_type, text)
+
+
+@lru_cache(maxsize=4096)
+def _resolve_cached(answer_type: str, spec_text: str) -> Rule:
+    spec = json.loads(spec_text)
+    name = spec.pop("verifier", answer_type)
+    if name not in DEFAULTS:
+        raise ValueError(f"spec.verifier: got {name!r}, wanted one of {sorted(DEFAULTS)}")
+    weights = spec.pop("weights", WEIGHTS)
+    nested = spec.pop("params", {})
+    if not isinstance(nested, Mapping):
+        raise ValueError(f"spec.params: got {nested!r}, wanted a mapping")
+    params = {**COMMON, **DEFAULTS[name]}
+    for key, value in {**spec, **nested}.items():
+        if key not in params:
+            raise ValueError(f"spec.{key}: unknown for {name!r}, wanted one of {sorted(params)}")
+        params[key] = value
+    return Rule(name, params, _checked_weights(weights), json.dumps(params, sort_keys=True))
+
+
+def _checked_weights(weights: Any) -> dict[str, float]:
+    if not isinstance(weights, Mapping):
+        raise ValueError(f"spec.weights: got {weights!r}, wanted a mapping of part to weight")
+    for part, weight in weights.items():
+        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not number or not math.isfinite(weight) or weight < 0:
+            raise ValueError(f"spec.weights.{part}: got {weight!r}, wanted a finite number >= 0")
+    if not sum(weights.values()) > 0:
+        raise ValueError(f"spec.weights: got {dict(weights)}, wanted at least one positive weight")
+    return dict(weights)
