@@ -1,0 +1,229 @@
+"""A `LocalLauncher` that knows how its jobs ended.
+
+AReaL's own local launcher cannot tell success from failure (`sh -c "... | tee"` hides the exit status), waits up to
+1200 s for a server that is already dead, and leaves processes behind. This subclass starts jobs without a shell, keeps
+their exit status, watches the servers' inner processes too, and ends everything it started.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+from areal.infra.launcher import local as areal_local
+from areal.infra.utils.launcher import JobException, JobState
+from areal.utils import name_resolve, names
+
+POLL_SECONDS = 0.25
+GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
+TAIL_LINES = 25
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass
+class Job:
+    """One started process: `log` gets everything it prints, `process` its exit status."""
+
+    name: str
+    process: subprocess.Popen
+    log: Path
+    echoed: int = 0  # bytes of `log` already shown on the console
+    inner: list[psutil.Process] = field(default_factory=list)  # helpers without which the job is dead
+
+
+class SupervisedLauncher(areal_local.LocalLauncher):
+    """Same interface as AReaL's `LocalLauncher`; see the module docstring for what differs."""
+
+    active: SupervisedLauncher | None = None
+
+    def __init__(self, experiment_name: str, trial_name: str, fileroot: str):
+        # Orphans of a killed job are handed to this process, so that `stop_all` finds them.
+        _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self.failure: str | None = None
+        self.status = 0
+        super().__init__(experiment_name, trial_name, fileroot)
+        SupervisedLauncher.active = self
+
+    def __del__(self):
+        """AReaL's waits for every job here; `stop_all` has already ended them."""
+
+    def submit_array(self, job_name, cmd, count=1, gpu=0, env_vars=None):
+        """Start `count` processes; `cmd` is a shell-quoted string as AReaL builds it. Logs are appended."""
+        commands = cmd if isinstance(cmd, list) else [cmd] * count
+        for command in commands:
+            environment = {
+                **os.environ,
+                **{k: str(v) for k, v in (env_vars or {}).items()},
+                "PYTHONUNBUFFERED": "1",
+            }
+            if gpu > 0:
+                devices = [
+                    self._gpu_devices[(self._gpu_counter + i) % len(self._gpu_devices)] for i in range(gpu)
+                ]
+                self._gpu_counter += gpu
+                environment[areal_local.current_platform.device_control_env_var] = ",".join(devices)
+            # Processes of AReaL call `python3` and `torchrun` by name: make that this environment's.
+            environment["PATH"] = os.pathsep.join(
+                [os.path.dirname(sys.executable), environment.get("PATH", "")]
+            )
+            log = Path(self.log_path_of(job_name))
+            argv = _rewrite(shlex.split(command))
+            with log.open("ab") as sink:
+                sink.write(f"\n=== {time.strftime('%F %T')} {shlex.join(argv)}\n".encode())
+                sink.flush()
+                process = subprocess.Popen(
+                    argv,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=sink,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # Ctrl-C on the terminal reaches the launcher alone
+                    preexec_fn=_die_with_parent,
+                )
+            index = self._job_counter[job_name]
+            self._job_counter[job_name] += 1
+            self._jobs[f"{job_name}/{index}"] = Job(
+                f"{job_name}/{index}", process, log, echoed=log.stat().st_size
+            )
+            print(f"[launcher] started {job_name}/{index} (pid {process.pid}), log: {log}", flush=True)
+
+    def wait(self, timeout=None, check_status=(), remove_status=(), update=False):
+        """Block until the trainer ends. Returns on success.
+
+        Raises:
+            JobException: a trainer failed or a server died; `self.failure` holds the message, `self.status` the
+                exit status to report.
+        """
+        del timeout, check_status, remove_status, update  # AReaL's polling knobs have no use here
+        while True:
+            self.check_alive()
+            self.echo()
+            trainers = [job for name, job in self._jobs.items() if name.startswith("trainer")]
+            if trainers and all(job.process.poll() == 0 for job in trainers):
+                self.echo()
+                return
+            time.sleep(POLL_SECONDS)
+
+    def check_alive(self) -> None:
+        """Raise `JobException` when a job has failed; a trainer that ended with status 0 is no failure."""
+        for name, job in self._jobs.items():
+            status = job.process.poll()
+            if status is None:
+                self._watch_inner(job)
+                dead = next((p for p in job.inner if not _is_alive(p)), None)
+                if dead is not None:
+                    self._fail(job, f"its process {dead.pid} died", 1)
+            elif status != 0 or not name.startswith("trainer"):
+                how = (
+                    f"was killed by {signal.Signals(-status).name}"
+                    if status < 0
+                    else f"exited with status {status}"
+                )
+                self._fail(job, how, 128 - status if status < 0 else status or 1)
+
+    def _watch_inner(self, job: Job) -> None:
+        """Remember the scheduler and detokenizer of a server that is ready: SGLang survives their `kill -9` mute."""
+        if job.inner or not job.name.startswith("llm_server"):
+            return
+        registered = name_resolve.get_subtree(names.gen_servers(self.experiment_name, self.trial_name))
+        if registered:
+            job.inner = [
+                p for p in _descendants(job.process.pid) if "resource_tracker" not in _command_line(p)
+            ]
+
+    def _fail(self, job: Job, how: str, status: int) -> None:
+        self.echo()
+        tail = b"\n".join(job.log.read_bytes()[-20000:].splitlines()[-TAIL_LINES:]).decode(errors="replace")
+        self.status = status
+        self.failure = (
+            f"{job.name} {how}; its log: {job.log}\n--- last lines of {job.log.name} ---\n{tail}\n---"
+        )
+        raise JobException(self.run_name, job.name.split("/")[0], "local", JobState.FAILED)
+
+    def echo(self) -> None:
+        """Copy to the console what the trainers printed for people: lines that start with `[`name`] `."""
+        for name, job in self._jobs.items():
+            if not name.startswith("trainer"):
+                continue
+            with job.log.open("rb") as log:
+                log.seek(job.echoed)
+                new = log.read()
+            complete = new[: new.rfind(b"\n") + 1]
+            job.echoed += len(complete)
+            everything = os.environ.get("AREAL_LAUNCHER_ECHO") == "all"
+            for line in complete.decode(errors="replace").splitlines():
+                if everything or line.startswith(("[grpo] ", "[eval] ")):
+                    print(line, flush=True)
+
+    def stop_all(self, signal=None):
+        """End every process below this one: SIGTERM, `GRACE_SECONDS`, SIGKILL. Nothing stays behind."""
+        del signal
+        me = psutil.Process()
+        for sign in ("terminate", "kill"):
+            processes = me.children(recursive=True)
+            for process in processes:
+                try:
+                    getattr(process, sign)()
+                except psutil.NoSuchProcess:
+                    continue
+            psutil.wait_procs(processes, timeout=GRACE_SECONDS)
+        self._jobs.clear()
+        self._job_counter.clear()
+
+
+def wait_for_servers(experiment_name, trial_name, n_rollout_servers=1, timeout=1200):
+    """Stands for AReaL's `wait_llm_server_addrs` in the launcher: stops at once when a server dies."""
+    launcher = SupervisedLauncher.active
+    start = time.monotonic()
+    while time.monotonic() - start < timeout:
+        addresses = name_resolve.get_subtree(names.gen_servers(experiment_name, trial_name))
+        if len(addresses) >= n_rollout_servers:
+            return addresses
+        if launcher is not None:
+            launcher.check_alive()
+        time.sleep(POLL_SECONDS)
+    raise TimeoutError(
+        f"{n_rollout_servers} rollout servers expected, {len(addresses)} ready after {timeout} s"
+    )
+
+
+def _rewrite(argv: list[str]) -> list[str]:
+    """Replace program names that AReaL expects on PATH, and its server wrapper by ours."""
+    programs = {"python3": [sys.executable], "torchrun": [sys.executable, "-m", "torch.distributed.run"]}
+    argv = programs.get(argv[0], [argv[0]]) + argv[1:]
+    return ["areal.launcher.sglang_server" if a == "areal.infra.launcher.sglang_server" else a for a in argv]
+
+
+def _die_with_parent() -> None:
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
