@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from utils.loss_options import check_values
 from utils.sequences import masked, sequence_mean, sequence_sum, sums_of_sequences
 
 Level = Literal["token", "sequence"]
@@ -78,15 +79,17 @@ def decoupled_ppo_loss(
     Raises ValueError for shapes that differ, a missing `cu_seqlens`, or an option out of range.
     """
     _check_loss_inputs(policy_logprobs, proximal_logprobs, behavior_logprobs, advantages, loss_mask)
-    _check_loss_options(
-        eps_clip=eps_clip,
-        eps_clip_higher=eps_clip_higher,
-        dual_clip=dual_clip,
-        behavior_cap=behavior_cap,
-        behavior_floor=behavior_floor,
-        behavior_mode=behavior_mode,
-        surrogate=surrogate,
+    check_values(
+        {
+            "eps_clip": eps_clip,
+            "eps_clip_higher": eps_clip_higher,
+            "dual_clip": dual_clip,
+            "ratio_level": ratio_level,
+            "surrogate": surrogate,
+        }
     )
+    if surrogate == "cispo" and (dual_clip is not None or ratio_level == "sequence"):
+        raise ValueError("surrogate 'cispo' goes with ratio_level 'token' and dual_clip None")
     mask = loss_mask.bool()
     policy = masked(policy_logprobs, mask)
     proximal = masked(proximal_logprobs, mask).detach()
@@ -97,8 +100,6 @@ def decoupled_ppo_loss(
     if ratio_level == "sequence":
         log_ratio = sequence_mean(log_ratio, mask, cu_seqlens)
         advantages = sequence_mean(advantages, mask, cu_seqlens)
-    elif ratio_level != "token":
-        raise ValueError(f"ratio_level is {ratio_level!r}; use 'token' or 'sequence'")
     ratio = log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
     clipped_ratio = ratio.clamp(1 - eps_clip, 1 + eps_clip_higher)
 
@@ -161,13 +162,14 @@ def behavior_weight(
     Returns `(weight, capped, floored)` in the layout of the inputs: the bounded weight (zero outside the
     mask), and where the unbounded one stood above `cap` or below `floor`.
     """
+    check_values(
+        {"behavior_cap": cap, "behavior_floor": floor, "behavior_mode": mode, "behavior_level": level}
+    )
     mask = loss_mask.bool()
     with torch.no_grad():
         log_weight = masked(proximal_logprobs, mask) - masked(behavior_logprobs, mask)
         if level == "sequence":
             log_weight = sequence_mean(log_weight, mask, cu_seqlens)
-        elif level != "token":
-            raise ValueError(f"behavior_level is {level!r}; use 'token' or 'sequence'")
         raw = log_weight.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
         capped, floored = (raw > cap) & mask, (raw < floor) & mask
         weight = raw.clamp(floor, cap) if mode == "truncate" else raw.masked_fill(capped | floored, 0.0)
@@ -241,32 +243,3 @@ def _check_loss_inputs(policy: Tensor, *others: Tensor) -> None:
                 f"{name} has shape {tuple(tensor.shape)}, policy_logprobs {tuple(policy.shape)}; "
                 "all are [batch, seq] or [tokens]"
             )
-
-
-def _check_loss_options(
-    *,
-    eps_clip: float,
-    eps_clip_higher: float,
-    dual_clip: float | None,
-    behavior_cap: float,
-    behavior_floor: float,
-    behavior_mode: str,
-    surrogate: str,
-) -> None:
-    if not (0 <= eps_clip < 1 and eps_clip_higher >= 0):
-        raise ValueError(
-            f"eps_clip {eps_clip} must be in [0, 1) and eps_clip_higher {eps_clip_higher} at least 0"
-        )
-    if dual_clip is not None and not dual_clip > 1:
-        raise ValueError(f"dual_clip is {dual_clip}; it must be above 1, or None for none")
-    if dual_clip is not None and surrogate == "cispo":
-        raise ValueError("dual_clip bounds the PPO surrogate; with surrogate 'cispo' set it to None")
-    if not 0 <= behavior_floor <= 1 <= behavior_cap:
-        raise ValueError(
-            f"behavior_floor {behavior_floor} and behavior_cap {behavior_cap} must enclose 1: "
-            "0 <= floor <= 1 <= cap"
-        )
-    if behavior_mode not in ("truncate", "mask"):
-        raise ValueError(f"behavior_mode is {behavior_mode!r}; use 'truncate' or 'mask'")
-    if surrogate not in ("ppo", "cispo"):
-        raise ValueError(f"surrogate is {surrogate!r}; use 'ppo' or 'cispo'")

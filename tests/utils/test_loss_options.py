@@ -1,0 +1,120 @@
+"""Which loss settings are accepted, and what a refusal says."""
+
+import inspect
+import math
+
+import pytest
+
+from utils import advantages, functional, logprobs
+from utils.loss_options import CHOICES, RANGES, RECIPE, validate
+
+ACCEPTED = [
+    {},
+    RECIPE,
+    {"behavior_mode": "mask", "behavior_floor": 0.5},
+    {"dual_clip": 3.0},
+    {"use_decoupled_loss": False, "recompute_logprob": False},
+    {"ratio_level": "sequence", "behavior_level": "sequence", "loss_mode": "sequence-mean"},
+    {"ratio_level": "sequence", "use_decoupled_loss": False, "loss_mode": "sequence-mean"},
+    {"surrogate": "cispo"},
+    {"estimator": "dr_grpo", "loss_mode": "constant", "max_tokens": 4096},
+    {"estimator": "reinforce++", "batch_whiten": False},
+    {"kl_coefficient": 0.001},
+]
+
+# options, key named, value named, what to write instead
+REFUSED = [
+    ({"behavior_cap": None}, "behavior_cap", "null", "5.0"),
+    ({"behavior_cap": math.inf}, "behavior_cap", "inf", "5.0"),
+    ({"behavior_cap": 0.9}, "behavior_cap", "0.9", "at least 1"),
+    ({"behavior_mode": "mask", "behavior_floor": 1.2}, "behavior_floor", "1.2", "in [0, 1]"),
+    ({"behavior_mode": "clamp"}, "behavior_mode", "'clamp'", "truncate, mask"),
+    ({"behaviour_cap": 5.0}, "behaviour_cap", "5.0", "write behavior_cap"),
+    ({"unheard_of": 1}, "unheard_of", "1", "the keys are"),
+    ({"eps_clip": 1.0}, "eps_clip", "1.0", "[0, 1)"),
+    ({"eps_clip": "0.2"}, "eps_clip", "'0.2'", "a number"),
+    ({"eps_clip": True}, "eps_clip", "true", "a number"),
+    ({"eps_clip": None}, "eps_clip", "null", "a number"),
+    ({"eps_clip_higher": -0.1}, "eps_clip_higher", "-0.1", "at least 0"),
+    ({"dual_clip": 1.0}, "dual_clip", "1.0", "above 1"),
+    ({"temperature": 0.0}, "temperature", "0.0", "above 0"),
+    ({"temperature": math.nan}, "temperature", "nan", "above 0"),
+    ({"group_size": 1}, "group_size", "1", "2 or more"),
+    ({"group_size": 2.5}, "group_size", "2.5", "whole number"),
+    ({"use_decoupled_loss": 1}, "use_decoupled_loss", "1", "True, False"),
+    ({"recompute_logprob": False}, "recompute_logprob", "false", "use_decoupled_loss: false"),
+    (
+        {"use_decoupled_loss": False, "behavior_mode": "mask"},
+        "behavior_mode",
+        "'mask'",
+        "use_decoupled_loss: true",
+    ),
+    ({"surrogate": "cispo", "dual_clip": 3.0}, "dual_clip", "3.0", "null"),
+    (
+        {"surrogate": "cispo", "ratio_level": "sequence", "loss_mode": "sequence-mean"},
+        "ratio_level",
+        "'sequence'",
+        "token",
+    ),
+    ({"ratio_level": "sequence"}, "loss_mode", "'token-mean'", "sequence-mean"),
+    (
+        {"ratio_level": "sequence", "loss_mode": "sequence-mean"},
+        "behavior_level",
+        "'token'",
+        "wanted sequence",
+    ),
+    ({"loss_mode": "constant"}, "max_tokens", "null", "4096"),
+    ({"estimator": "dr_grpo", "loss_mode": "sequence-mean"}, "loss_mode", "'sequence-mean'", "constant"),
+    ({"estimator": "reinforce++"}, "batch_whiten", "true", "false"),
+    ({"estimator": "ppo"}, "estimator", "'ppo'", "rloo"),
+    ({"kl_coefficient": 0.1, "kl_estimator": "k1"}, "kl_estimator", "'k1'", "k2 or k3"),
+]
+
+
+@pytest.mark.parametrize("options", ACCEPTED, ids=str)
+def test_accepted(options):
+    validate(options)
+
+
+@pytest.mark.parametrize(("options", "key", "value", "instead"), REFUSED, ids=str)
+def test_refused_with_key_value_and_remedy(options, key, value, instead):
+    with pytest.raises(ValueError, match=key) as error:
+        validate(options)
+    message = str(error.value)
+    assert message.startswith(f"{key} = {value}")
+    assert instead in message.split(":", 1)[1]
+
+
+def test_every_option_is_checked():
+    assert set(CHOICES) | set(RANGES) == set(RECIPE)
+    assert not set(CHOICES) & set(RANGES)
+
+
+def test_the_recipe_is_the_functions_own_defaults():
+    """A default lives in one place for the reader; this test keeps the signatures and RECIPE together."""
+    named = {
+        "mode": "behavior_mode",
+        "level": "behavior_level",
+        "cap": "behavior_cap",
+        "floor": "behavior_floor",
+    }
+    checked = set()
+    for function, names in (
+        (functional.decoupled_ppo_loss, {}),
+        (functional.behavior_weight, named),
+        (functional.aggregate_loss, {"mode": "loss_mode"}),
+        (functional.loss_denominator, {"mode": "loss_mode"}),
+        (advantages.group_advantages, {}),
+        (logprobs.logprobs_and_entropy, {}),
+    ):
+        for name, parameter in inspect.signature(function).parameters.items():
+            key = names.get(name, name)
+            if key in RECIPE and parameter.default is not inspect.Parameter.empty:
+                assert parameter.default == RECIPE[key], (function.__name__, name)
+                checked.add(key)
+    untied = {"use_decoupled_loss", "recompute_logprob", "batch_whiten", "group_size", "kl_coefficient"}
+    assert checked == set(RECIPE) - untied - {"kl_estimator"}
+
+
+def test_choices_are_the_ones_the_functions_know():
+    assert CHOICES["estimator"] == advantages.ESTIMATORS

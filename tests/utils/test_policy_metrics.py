@@ -1,0 +1,94 @@
+"""KL estimates, effective sample size and the scalars of an update."""
+
+import pytest
+import torch
+
+from utils.functional import decoupled_ppo_loss
+from utils.policy_metrics import effective_sample_size, kl_estimate, update_metrics
+
+P = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+Q = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+KL = (P * (P / Q).log()).sum()
+
+
+def expectation(kind, p=P):
+    """Exact mean over tokens drawn from p."""
+    return (p.detach() * kl_estimate(p.log(), Q.log(), kind)).sum()
+
+
+def test_k1_and_k3_are_unbiased_and_k2_is_close():
+    assert expectation("k1").item() == pytest.approx(KL.item())
+    assert expectation("k3").item() == pytest.approx(KL.item())
+    assert expectation("k2").item() != pytest.approx(KL.item(), rel=1e-3)
+    assert expectation("k2").item() == pytest.approx(KL.item(), rel=0.2)
+
+
+def test_k2_and_k3_are_never_negative_and_k1_is_signed():
+    d = torch.linspace(-5, 5, 101)
+    zero = torch.zeros(101)
+    assert (kl_estimate(d, zero, "k2") >= 0).all()
+    assert (kl_estimate(d, zero, "k3") >= 0).all()
+    assert kl_estimate(d, zero, "k1").min() < 0
+
+
+def test_as_a_penalty_k2_has_the_gradient_of_the_kl_and_k1_has_none():
+    logits = P.log().requires_grad_()
+    p = logits.softmax(-1)
+    (true,) = torch.autograd.grad((p * (p / Q).log()).sum(), logits)
+    grads = {
+        kind: torch.autograd.grad(expectation(kind, logits.softmax(-1)), logits)[0]
+        for kind in ("k1", "k2", "k3")
+    }
+    torch.testing.assert_close(grads["k2"], true)
+    torch.testing.assert_close(grads["k1"], torch.zeros(3, dtype=torch.float64), atol=1e-12, rtol=0)
+    assert not torch.allclose(grads["k3"], true, rtol=1e-2)
+
+
+def test_unknown_estimator_is_refused():
+    with pytest.raises(ValueError, match="'k4'; use"):
+        kl_estimate(P, Q, "k4")
+
+
+@pytest.mark.parametrize(
+    ("weights", "share"),
+    [
+        ([1.0, 1, 1, 1], 1.0),
+        ([2.0, 2, 2, 2], 1.0),
+        ([1.0, 0, 0, 0], 0.25),
+        ([0.0] * 4, 0.0),
+        ([3.0, 1, 0, 0], 0.4),
+    ],
+    ids=str,
+)
+def test_effective_sample_size(weights, share):
+    """(3 + 1)^2 / (4 * (9 + 1)) = 0.4; positions outside the mask do not count."""
+    weights = torch.tensor([*weights, float("nan")])
+    mask = torch.tensor([1, 1, 1, 1, 0])
+    assert effective_sample_size(weights, mask).item() == pytest.approx(share)
+
+
+def test_update_metrics_are_means_over_loss_tokens():
+    """Four tokens: ratio 2 with A > 0 (clipped high), 0.5 with A < 0 (low), 1, 1; weights e^3 (capped), 1, 1, 1."""
+    log2 = torch.tensor(2.0).log()
+    policy = torch.stack([log2, -log2, torch.tensor(0.0), torch.tensor(0.0), torch.tensor(7.0)])
+    behavior = torch.tensor([-3.0, 0, 0, 0, 9])
+    advantages, mask = torch.tensor([1.0, -1, 1, -1, 1]), torch.tensor([1, 1, 1, 1, 0])
+    _, stats = decoupled_ppo_loss(policy, torch.zeros(5), behavior, advantages, mask)
+    metrics = {name: value.item() for name, value in update_metrics(stats, mask).items()}
+    assert metrics == pytest.approx(
+        {
+            "ratio_mean": 4.5 / 4,
+            "ratio_max": 2.0,
+            "behavior_weight_mean": 2.0,
+            "behavior_weight_max": 5.0,
+            "effective_sample_size": 64 / (4 * 28),
+            "behavior_kl": -0.75,
+            "clipped_low_share": 0.25,
+            "clipped_high_share": 0.25,
+            "dual_clipped_share": 0.0,
+            "behavior_capped_share": 0.25,
+            "behavior_floored_share": 0.0,
+        }
+    )
+    empty = update_metrics(stats, torch.zeros(5))
+    assert all(value == 0 for value in empty.values())
