@@ -1,0 +1,227 @@
+"""The ring buffer between rollout and trainer: a strict bound on the age of every token that is trained on.
+
+AReaL's executor generates ahead of the trainer and bounds staleness by capacity: at most (eta + 1) batches are
+generated but not consumed. That bounds the age of a group only on average, because a long answer is overtaken by
+short ones, and nothing looks at the age when a group is consumed. This buffer sits on the executor (submit, wait,
+staleness manager) and looks:
+
+    gap(token) = trainer version - version of the weights that generated the token
+    a group is consumed only if max over its tokens of gap <= eta; else it is evicted and counted
+
+It also knows which prompts were drawn from the data and not yet consumed, so that a resumed run repeats none and
+loses none.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+POLL_SECONDS = 1.0
+
+
+class Executor(Protocol):
+    """What the buffer needs of AReaL's `WorkflowExecutor`."""
+
+    staleness_manager: Any
+
+    def submit(self, data: dict, workflow: Any) -> int: ...
+
+    def wait(self, count: int, timeout: float | None = None, raise_timeout: bool = True) -> list: ...
+
+
+class NoSignalError(RuntimeError):
+    """Too many groups in a row had equal rewards: the data has nothing left to teach."""
+
+
+class RolloutFailedError(RuntimeError):
+    """A prompt failed again and again, or its data is wrong."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a workflow returns instead of a group when a prompt could not be rolled out."""
+
+    key: int
+    message: str
+    is_data_error: bool  # a mistake in our data: stop the run, trying again cannot help
+
+
+@dataclass
+class Entry:
+    """A finished group of G rollouts waiting to be consumed."""
+
+    key: int
+    group: dict[str, Any]
+    oldest_version: int  # of any generated token in the group
+
+
+class RingBuffer:
+    """Holds up to (eta + 1) x batch_size groups, counting those in generation; see the module docstring.
+
+    Args:
+        executor: AReaL's, or anything with the same `submit`, `wait` and `staleness_manager`.
+        batch_size: groups (prompts) consumed a step by this data-parallel rank.
+        max_staleness: eta; 0 is synchronous training.
+        resubmit_evicted: generate an evicted prompt again; otherwise it is skipped.
+        drop_without_signal: dynamic sampling (DAPO, Yu et al. 2025, section 3.2): a group whose rewards are all
+            equal is dropped and another prompt takes its place.
+        max_attempts_per_batch: with `drop_without_signal`, give up after dropping this many batches of groups in a
+            row; and the number of times one prompt may fail.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        *,
+        batch_size: int,
+        max_staleness: int,
+        resubmit_evicted: bool = True,
+        drop_without_signal: bool = False,
+        max_attempts_per_batch: int = 8,
+    ):
+        self.executor = executor
+        self.batch_size = batch_size
+        self.max_staleness = max_staleness
+        self.resubmit_evicted = resubmit_evicted
+        self.drop_without_signal = drop_without_signal
+        self.max_attempts_per_batch = max_attempts_per_batch
+        self.counts: Counter[str] = Counter()  # since the start: submitted, consumed, evicted, ...
+        self._undelivered: dict[int, Any] = {}  # prompts submitted and not consumed, in order of submission
+        self._attempts: Counter[int] = Counter()
+        self._ready: list[Entry] = []
+        self._next_key = 0
+        self._to_resubmit: list[Any] = []  # prompts restored from a checkpoint
+
+    @property
+    def capacity(self) -> int:
+        """Groups in generation or waiting: (eta + 1) batches."""
+        return (self.max_staleness + 1) * self.batch_size
+
+    @property
+    def num_ready(self) -> int:
+        """Groups that are generated and scored."""
+        return len(self._ready)
+
+    def next_batch(self, prompts: Iterator[Any], workflow: Any, get_version: Callable[[], int]) -> list[dict]:
+        """The `batch_size` oldest finished groups, none with a token older than eta versions; blocks for them.
+
+        `prompts` is endless. Raises `NoSignalError` or `RolloutFailedError`, see the classes.
+        """
+        num_dropped = 0
+        while True:
+            version = get_version()
+            self._fill(prompts, workflow)
+            self._evict(version)
+            if len(self._ready) >= self.batch_size:
+                break
+            for group in self._collect():
+                if "failure" in group:
+                    self._on_failure(group["failure"], workflow)
+                elif self.drop_without_signal and not has_signal(group):
+                    num_dropped += 1
+                    self._on_dropped(group, num_dropped)
+                else:
+                    self._ready.append(Entry(group["info"][0].key, group, oldest_version(group)))
+        self._ready.sort(key=lambda entry: entry.key)
+        batch, self._ready = self._ready[: self.batch_size], self._ready[self.batch_size :]
+        for entry in batch:
+            gap = version - entry.oldest_version
+            assert gap <= self.max_staleness, (
+                f"group {entry.key} is {gap} versions old, eta is {self.max_staleness}"
+            )
+            del self._undelivered[entry.key]
+            self._attempts.pop(entry.key, None)
+        self.counts["consumed"] += len(batch)
+        return [entry.group for entry in batch]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counts and the prompts that a resumed run must generate again."""
+        return {"undelivered": [*self._undelivered.values(), *self._to_resubmit], "counts": dict(self.counts)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore before the first `next_batch`; the undelivered prompts come first."""
+        assert not self._undelivered, "the buffer can be restored only before it is used"
+        self._to_resubmit = list(state["undelivered"])
+        self.counts = Counter(state["counts"])
+
+    def _fill(self, prompts: Iterator[Any], workflow: Any) -> None:
+        while len(self._undelivered) < self.capacity:
+            prompt = self._to_resubmit.pop(0) if self._to_resubmit else next(prompts)
+            self._submit(self._next_key, prompt, workflow)
+            self._next_key += 1
+
+    def _submit(self, key: int, prompt: Any, workflow: Any) -> None:
+        self._undelivered[key] = prompt
+        self.executor.submit({"key": key, "prompt": prompt}, workflow)
+        self.counts["submitted"] += 1
+
+    def _collect(self) -> Iterator[Any]:
+        """Wait for one finished group, then take all that are there."""
+        results = self.executor.wait(1, timeout=POLL_SECONDS, raise_timeout=False)
+        while results:
+            yield from results
+            results = self.executor.wait(1, timeout=0, raise_timeout=False)
+
+    def _evict(self, version: int) -> None:
+        stale = [entry for entry in self._ready if version - entry.oldest_version > self.max_staleness]
+        self._ready = [entry for entry in self._ready if version - entry.oldest_version <= self.max_staleness]
+        for entry in stale:
+            self.counts["evicted"] += 1
+            self._release()
+            prompt = self._undelivered.pop(entry.key)
+            if self.resubmit_evicted:
+                self._to_resubmit.append(prompt)
+
+    def _on_dropped(self, group: dict, num_dropped: int) -> None:
+        self.counts["dropped_without_signal"] += 1
+        self._release()
+        del self._undelivered[group["info"][0].key]
+        if num_dropped >= self.max_attempts_per_batch * self.batch_size:
+            raise NoSignalError(
+                f"{num_dropped} groups in a row had equal rewards: the data has no signal left for this policy "
+                "(all solved or all unsolvable); curate it again, or set rollout.drop_groups_without_signal: false"
+            )
+
+    def _on_failure(self, failure: Failure, workflow: Any) -> None:
+        self.counts["failed"] += 1
+        self._release()
+        self._attempts[failure.key] += 1
+        if failure.is_data_error or self._attempts[failure.key] >= self.max_attempts_per_batch:
+            raise RolloutFailedError(failure.message)
+        self._submit(failure.key, self._undelivered.pop(failure.key), workflow)
+
+    def _release(self) -> None:
+        """Give back the place that the executor counts for an accepted group that will not be consumed."""
+        manager = self.executor.staleness_manager
+        with manager.lock:
+            manager.rollout_stat.accepted -= 1
+
+
+def oldest_version(group: dict[str, Any]) -> int:
+    """The version of the oldest generated token in a group; prompt tokens carry -1.
+
+    `group["versions"]` is `[G, seq]`, integers.
+    """
+    versions = group["versions"]
+    return int(versions[versions >= 0].min())
+
+
+def has_signal(group: dict[str, Any], tolerance: float = 1e-6) -> bool:
+    """Whether the rewards `[G]` of a group differ by more than rounding."""
+    rewards = group["rewards"]
+    return bool(rewards.max() - rewards.min() > tolerance)
+
+
+def endless(dataloader: Any) -> Iterator[Any]:
+    """The rows of a dataloader of batches, epoch after epoch. Raises ValueError when it is empty."""
+    for epoch in itertools.count():
+        num_rows = 0
+        for rows in dataloader:
+            num_rows += len(rows)
+            yield from rows
+        if num_rows == 0 and epoch > 0:
+            raise ValueError("the training data is empty after filtering")

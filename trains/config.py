@@ -1,0 +1,249 @@
+"""The configuration of a run: AReaL's dialect of dataclasses, plus the sections that the recipe adds.
+
+`load(argv)` is for the trainer; `check(argv)` is called by the launchers before anything starts. Both raise
+`ValueError` with the key, the value got and the value wanted. Every knob is explained in `configs/base.yaml`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from areal.api.alloc_mode import _AllocationMode
+from areal.api.cli_args import (
+    BaseExperimentConfig,
+    GenerationHyperparameters,
+    InferenceEngineConfig,
+    TrainDatasetConfig,
+    TrainEngineConfig,
+    ValidDatasetConfig,
+    load_expr_config,
+    parse_cli_args,
+    to_structured_cfg,
+)
+from omegaconf import OmegaConf
+
+from utils import loss_options
+
+NO_TOP_K = 10_000_000  # AReaL's "no limit" is any top_k beyond every vocabulary
+
+
+@dataclass
+class LossConfig:
+    """The objective; keys and defaults as in `utils.loss_options.RECIPE`, formulas in docs/algorithm.md."""
+
+    use_decoupled_loss: bool = True
+    recompute_logprob: bool = True
+    eps_clip: float = 0.2
+    eps_clip_higher: float = 0.28
+    dual_clip: float | None = None
+    behavior_cap: float | None = 5.0
+    behavior_floor: float = 0.0
+    behavior_mode: str = "truncate"
+    behavior_level: str = "token"
+    ratio_level: str = "token"
+    surrogate: str = "ppo"
+    loss_mode: str = "token-mean"
+    estimator: str = "grpo"
+    std: str = "population"
+    batch_whiten: bool = True
+    reward_bias: float = -0.5
+    reward_scaling: float = 10.0
+    kl_coefficient: float = 0.0
+    kl_estimator: str = "k3"
+
+    def options(self, gconfig: GenerationHyperparameters) -> dict[str, Any]:
+        """What `utils.loss_options.validate` checks; the sampling settings come from `gconfig`."""
+        options = asdict(self)
+        del (
+            options["reward_bias"],
+            options["reward_scaling"],
+        )  # any value leaves the GRPO advantages as they are
+        if self.loss_mode == "constant":
+            options["max_tokens"] = gconfig.max_new_tokens
+        return {**options, "group_size": gconfig.n_samples, "temperature": gconfig.temperature}
+
+
+@dataclass
+class ActorConfig(TrainEngineConfig):
+    """AReaL's training engine, with what it lacks for a vision-language policy."""
+
+    num_minibatches: int = 1
+    freeze_vision_tower: bool = False
+    freeze_projector: bool = False
+    logprob_chunk_size: int = 1024
+    max_skipped_steps: int = 3
+    parity_threshold: float | None = None
+
+
+@dataclass
+class RolloutConfig(InferenceEngineConfig):
+    """AReaL's rollout client, with the policy of the ring buffer (see `trains/rollout.py`)."""
+
+    resubmit_evicted: bool = True
+    drop_groups_without_signal: bool = False
+    max_attempts_per_batch: int = 8
+
+
+@dataclass
+class RewardConfig:
+    """The verifier pool (see `reward/pool.py`)."""
+
+    num_workers: int = 2
+    overlong_buffer_tokens: int = 0
+
+
+@dataclass
+class TrainDataConfig(TrainDatasetConfig):
+    """Where the prompts come from and how they are worded (see `dataset/loader.py`)."""
+
+    mixture: list[dict[str, Any]] = field(default_factory=list)
+    max_pixels: int | None = None
+    num_thinking_prompts: int = 1
+    format_guidance: bool = False
+
+
+@dataclass
+class EvalDataConfig(ValidDatasetConfig):
+    """Held-out data; `max_samples` null evaluates all of it."""
+
+    max_samples: int | None = None
+
+
+@dataclass
+class Config(BaseExperimentConfig):
+    """One training run."""
+
+    gconfig: GenerationHyperparameters = field(default_factory=GenerationHyperparameters)
+    eval_gconfig: GenerationHyperparameters = field(default_factory=GenerationHyperparameters)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    actor: ActorConfig = field(default_factory=ActorConfig)
+    ref: TrainEngineConfig | None = None
+    loss: LossConfig = field(default_factory=LossConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    train_dataset: TrainDataConfig = field(default_factory=TrainDataConfig)
+    valid_dataset: EvalDataConfig | None = None
+
+    @property
+    def allocation(self) -> _AllocationMode:
+        return _AllocationMode.from_str(self.allocation_mode)
+
+
+def load(argv: list[str]) -> Config:
+    """The checked configuration of this process; also saved as `config.yaml` in the run's log folder."""
+    config, _ = load_expr_config(argv, Config)
+    validate(config)
+    return config
+
+
+def check(argv: list[str]) -> None:
+    """Raise `ValueError` (or OmegaConf's own error for an unknown key) unless a run with these arguments can start."""
+    raw, _ = parse_cli_args(argv)
+    validate(OmegaConf.to_object(to_structured_cfg(raw, Config)))
+
+
+def validate(config: Config) -> None:
+    """All checks that need no model: cheap enough to run before every launch."""
+    loss_options.validate(config.loss.options(config.gconfig))
+    _check_sampling(config)
+    _check_batch(config)
+    _check_paths(config)
+    _check_engine(config)
+
+
+def _check_sampling(config: Config) -> None:
+    sampling = config.gconfig
+    if sampling.top_p != 1.0 or sampling.top_k < NO_TOP_K:
+        raise ValueError(
+            f"gconfig.top_p={sampling.top_p}, gconfig.top_k={sampling.top_k}: the trainer's log-probabilities are "
+            f"those of the full distribution; write top_p: 1.0 and leave top_k out"
+        )
+    if sampling.greedy or sampling.temperature <= 0:
+        raise ValueError(
+            "gconfig: greedy training rollouts have no signal; write greedy: false, temperature: 1.0"
+        )
+    if config.actor.temperature != sampling.temperature:
+        raise ValueError(
+            f"actor.temperature={config.actor.temperature} must equal gconfig.temperature={sampling.temperature}, "
+            f"or trainer and rollout engine measure different policies; write actor.temperature: "
+            f"${{gconfig.temperature}}"
+        )
+    if not sampling.stop_token_ids:
+        raise ValueError("gconfig.stop_token_ids=[]: name the end-of-turn token, or no answer ever stops")
+    limit = config.sglang.context_length
+    wanted = (config.train_dataset.max_length or 0) + sampling.max_new_tokens
+    if limit is not None and wanted > limit:
+        raise ValueError(
+            f"train_dataset.max_length={config.train_dataset.max_length} + gconfig.max_new_tokens="
+            f"{sampling.max_new_tokens} exceed sglang.context_length={limit}"
+        )
+
+
+def _check_batch(config: Config) -> None:
+    batch_size, ranks = config.train_dataset.batch_size, config.allocation.train.dp_size
+    if batch_size % ranks:
+        raise ValueError(
+            f"train_dataset.batch_size={batch_size} (prompts a step) is not divisible by the {ranks} data-parallel "
+            f"ranks of allocation_mode={config.allocation_mode!r}"
+        )
+    if config.rollout.consumer_batch_size != batch_size:
+        raise ValueError(
+            f"rollout.consumer_batch_size={config.rollout.consumer_batch_size} must be train_dataset.batch_size="
+            f"{batch_size}: staleness is counted in batches of that size"
+        )
+    num_rollouts = batch_size * config.gconfig.n_samples
+    if num_rollouts % config.actor.num_minibatches:
+        raise ValueError(
+            f"actor.num_minibatches={config.actor.num_minibatches} does not divide the {num_rollouts} rollouts a step"
+        )
+    if config.rollout.max_head_offpolicyness < 0:
+        raise ValueError(
+            f"rollout.max_head_offpolicyness={config.rollout.max_head_offpolicyness}: wanted 0 (synchronous) or more"
+        )
+
+
+def _check_paths(config: Config) -> None:
+    model = Path(config.actor.path)
+    if not (model / "config.json").is_file():
+        raise ValueError(
+            f"actor.path={config.actor.path!r}: there is no checkpoint (config.json) in that folder"
+        )
+    if not (list(model.glob("*.safetensors")) or list(model.glob("*.bin"))):
+        raise ValueError(f"actor.path={config.actor.path!r}: the folder holds no weights (*.safetensors)")
+    sources = [("train_dataset.path", config.train_dataset.path)]
+    sources += [
+        (f"train_dataset.mixture[{i}].path", m["path"]) for i, m in enumerate(config.train_dataset.mixture)
+    ]
+    if config.valid_dataset is not None:
+        sources.append(("valid_dataset.path", config.valid_dataset.path))
+    for key, path in sources:
+        if str(path).startswith((".", "/", "data/")) and not Path(path).exists():
+            raise ValueError(f"{key}={path!r} does not exist (working directory: {Path.cwd()})")
+
+
+def _check_engine(config: Config) -> None:
+    train = config.allocation.train
+    if config.allocation.gen_backend != "sglang" or config.allocation.train_backend != "fsdp":
+        raise ValueError(
+            f"allocation_mode={config.allocation_mode!r}: this recipe rolls out on sglang and trains on fsdp, "
+            "for example sglang:d4+fsdp:d4"
+        )
+    if train.tp_size * train.pp_size * train.cp_size != 1:
+        raise ValueError(
+            f"allocation_mode={config.allocation_mode!r}: the actor is sharded by data parallelism alone; "
+            "write fsdp:dN"
+        )
+    if config.actor.optimizer is None:
+        raise ValueError("actor.optimizer=null: a policy without an optimizer does not learn")
+    if config.loss.kl_coefficient > 0 and config.ref is None:
+        raise ValueError(
+            f"loss.kl_coefficient={config.loss.kl_coefficient} needs the section ref (its path and backend)"
+        )
+    model_type = json.loads((Path(config.actor.path) / "config.json").read_text())["model_type"]
+    if config.actor.attn_impl == "sdpa" and model_type != "llavaonevision1_5":
+        raise ValueError(
+            f"actor.attn_impl='sdpa' lets packed sequences of model type {model_type!r} attend to each other; "
+            "write flash_attention_2"
+        )

@@ -1,0 +1,83 @@
+"""The rollout client: AReaL's SGLang engine with a strict staleness bound, exact token versions, and no media tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from areal.api import ModelRequest
+from areal.api.io_struct import HttpRequest
+from areal.engine.sglang_remote import RemoteSGLangEngine, SGLangBackend
+
+from trains.buffer import RingBuffer, endless
+from trains.config import RolloutConfig
+
+# Added to a logit: far below every float32 log-probability, and finite for SGLang's JSON.
+NEVER = -1e4
+
+
+class RecordingBackend(SGLangBackend):
+    """Notes under which version each piece of an answer was requested, and forbids tokens at sampling.
+
+    AReaL tags tokens with the version read after the response has arrived, which may already be the next one. A
+    weight update aborts every request, so all tokens of a request come from the weights at its start.
+    """
+
+    def __init__(self, forbidden_token_ids: list[int]):
+        self.logit_bias = {str(token): NEVER for token in forbidden_token_ids}
+
+    def build_generation_request(self, req: ModelRequest, with_lora: bool, version: int) -> HttpRequest:
+        request = super().build_generation_request(req, with_lora, version)
+        if self.logit_bias:
+            request.payload["sampling_params"]["logit_bias"] = self.logit_bias
+        req.metadata["segments"].append((len(req.input_ids), version))
+        return request
+
+
+class BoundedRollout(RemoteSGLangEngine):
+    """AReaL's remote SGLang engine whose `prepare_batch` serves from a `RingBuffer`."""
+
+    def __init__(self, config: RolloutConfig, forbidden_token_ids: list[int]):
+        super().__init__(config)
+        self._engine.backend = RecordingBackend(forbidden_token_ids)
+        self.buffer: RingBuffer | None = None
+        self._prompts = None
+
+    def initialize(self, engine_id=None, addr=None, train_data_parallel_size: int | None = None) -> None:
+        """Connect to the servers; `train_data_parallel_size` shares batch and capacity among the ranks."""
+        super().initialize(engine_id, addr, train_data_parallel_size)
+        ranks = train_data_parallel_size or 1
+        self.buffer = RingBuffer(
+            self._engine.workflow_executor,
+            batch_size=self.config.consumer_batch_size // ranks,
+            max_staleness=self.config.max_head_offpolicyness,
+            resubmit_evicted=self.config.resubmit_evicted,
+            drop_without_signal=self.config.drop_groups_without_signal,
+            max_attempts_per_batch=self.config.max_attempts_per_batch,
+        )
+
+    def prepare_batch(self, dataloader, workflow, *args, **kwargs) -> list[dict[str, Any]]:
+        """One batch of groups within the staleness bound; generation goes on meanwhile and afterwards."""
+        del args, kwargs  # AReaL's grouping and filters: the workflow and the buffer do both
+        if self._prompts is None:
+            self._prompts = endless(dataloader)
+        return self.buffer.next_batch(self._prompts, workflow, self.get_version)
+
+    def recover(self, version: int) -> None:
+        """After a restart: count what was consumed before, or the capacity rule allows a burst of stale work."""
+        self._engine.workflow_executor.staleness_manager.on_version_recovered(version)
+
+
+def token_versions(segments: list[tuple[int, int]], num_prompt: int, num_tokens: int) -> list[int]:
+    """Version of each token of a finished sequence `[num_tokens]`; -1 on the prompt.
+
+    `segments` holds (tokens known at the start of a request, weights version of that request), in order. A request
+    that was aborted before its first token leaves an empty segment.
+
+    >>> token_versions([(3, 7), (5, 8)], num_prompt=3, num_tokens=6)
+    [-1, -1, -1, 7, 7, 8]
+    """
+    versions = [-1] * num_prompt
+    starts = [start for start, _ in segments] + [num_tokens]
+    for (start, version), end in zip(segments, starts[1:], strict=True):
+        versions += [version] * (end - start)
+    return versions

@@ -1,0 +1,202 @@
+"""One prompt in, one scored group of G rollouts out.
+
+The group is a dict of tensors, padded on the right to the longest rollout of the group ([G, seq]):
+
+    key             shape, type          example (G = 2, prompt of 3 tokens, answers of 2 and 1 tokens)
+    input_ids       [G, seq] int64       [[5, 6, 7, 50, 2], [5, 6, 7, 2, 0]]
+    attention_mask  [G, seq] bool        [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
+    loss_mask       [G, seq] int32       [[0, 0, 0, 1, 1], [0, 0, 0, 1, 0]]: the generated tokens
+    logprobs        [G, seq] float32     behavior log-probability of token t under the weights that drew it; else 0
+    versions        [G, seq] int32       version of those weights; -1 on the prompt and the padding
+    rewards         [G] float32          total reward of each rollout
+    images          [1] list             {"pixel_values" [num_patches, dim], "image_grid_thw" [num_images, 3]}, one
+                                         pair per prompt and not per rollout; empty tensors for text-only prompts
+    info            [1] list             GroupInfo: everything that is reported but not computed with
+
+`images` and `info` are lists of one element so that AReaL's helpers concatenate and gather them unopened. These keys
+(`logprobs` above all) are AReaL's; `trains/actor.py` maps them to the recipe's names at one seam.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from areal.api import InferenceEngine, ModelRequest, ModelResponse, RolloutWorkflow
+from areal.api.cli_args import GenerationHyperparameters
+from areal.utils import logging
+
+from dataset.encode import EncodedPrompt, encode_prompt
+from dataset.prompts import DEFAULT_PROMPTS, PromptConfig
+from reward import RewardOutput
+from trains.buffer import Failure
+from trains.rollout import token_versions
+from utils.sample import Sample
+
+logger = logging.getLogger("Workflow")
+
+
+@dataclass
+class GroupInfo:
+    """What is known of a group beside its tensors; lists have one entry per rollout."""
+
+    key: int  # place in the order of submission
+    sample_id: str
+    source: str
+    answer_type: str
+    prompt_type: str
+    totals: list[float]
+    parts: list[dict[str, float]]
+    statuses: list[str]
+    truncated: list[bool]  # ended at the token limit, by the engine's stop reason
+    lengths: list[int]  # generated tokens
+    num_interruptions: int  # requests that a weight update cut in two
+    completion: str = field(repr=False)  # the first rollout's text, for the log
+
+
+class UnusableResponseError(RuntimeError):
+    """The engine returned something that cannot be trained on."""
+
+
+class VisionRolloutWorkflow(RolloutWorkflow):
+    """Generates and scores G rollouts of one prompt at once; each is scored as soon as it is finished.
+
+    Args:
+        processor: Hugging Face processor of the checkpoint.
+        gconfig: sampling settings; `n_samples` is G.
+        reward_pool: `reward.pool.RewardPool`, shared by all workflows of the process.
+        forbidden_token_ids: media tokens; none may appear among the generated tokens.
+        prompts, max_pixels: as in curation (`dataset/encode.py`).
+        get_progress: share of training done, in [0, 1], for rewards with a schedule.
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        gconfig: GenerationHyperparameters,
+        reward_pool: Any,
+        *,
+        forbidden_token_ids: list[int],
+        prompts: PromptConfig = DEFAULT_PROMPTS,
+        max_pixels: int | None = None,
+        get_progress=lambda: 0.0,
+    ):
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.num_rollouts = gconfig.n_samples
+        self.gconfig = gconfig.new(n_samples=1)
+        self.reward_pool = reward_pool
+        self.forbidden = frozenset(forbidden_token_ids)
+        self.prompts = prompts
+        self.max_pixels = max_pixels
+        self.get_progress = get_progress
+
+    async def arun_episode(self, engine: InferenceEngine, data: dict[str, Any]) -> dict[str, Any]:
+        """`data` is {"key": int, "prompt": row}. Returns the group, or {"failure": Failure}: AReaL would swallow an
+        exception and go on without a word.
+        """
+        try:
+            sample = Sample.from_row(data["prompt"])
+            encoded = await asyncio.to_thread(
+                encode_prompt, self.processor, sample, prompts=self.prompts, max_pixels=self.max_pixels
+            )
+            rollouts = await asyncio.gather(
+                *(self._rollout(engine, sample, encoded) for _ in range(self.num_rollouts))
+            )
+        except Exception as error:
+            logger.error("prompt %s failed: %r", data["prompt"].get("id"), error, exc_info=True)
+            failure = Failure(data["key"], f"{type(error).__name__}: {error}", isinstance(error, ValueError))
+            return {"failure": failure}
+        return self._group(data["key"], sample, encoded, rollouts)
+
+    async def _rollout(
+        self, engine: InferenceEngine, sample: Sample, encoded: EncodedPrompt
+    ) -> tuple[ModelResponse, list[int], RewardOutput, str]:
+        segments: list[tuple[int, int]] = []
+        request = ModelRequest(
+            rid=uuid.uuid4().hex,
+            input_ids=encoded.input_ids,
+            image_data=encoded.image_data,
+            gconfig=self.gconfig,
+            metadata={"segments": segments},
+            tokenizer=self.tokenizer,
+            processor=self.processor,
+        )
+        response = await engine.agenerate(request)
+        media = self.forbidden.intersection(response.output_tokens)
+        if media or not response.output_tokens:
+            raise UnusableResponseError(
+                f"generated media tokens {sorted(media)}" if media else "generated no token"
+            )
+        completion = self._decode(response.output_tokens)
+        score = await self.reward_pool.score(
+            completion,
+            list(sample.answer),
+            sample.answer_type,
+            problem_type=sample.problem_type,
+            prompt_type=sample.prompt_type,
+            spec=sample.spec,
+            progress=self.get_progress(),
+            num_tokens=len(response.output_tokens),
+        )
+        num_prompt, num_tokens = len(encoded.input_ids), len(encoded.input_ids) + len(response.output_tokens)
+        return response, token_versions(segments, num_prompt, num_tokens), score, completion
+
+    def _decode(self, token_ids: list[int]) -> str:
+        """Text of an answer without the token that ended it."""
+        if token_ids[-1] in self.gconfig.stop_token_ids:
+            token_ids = token_ids[:-1]
+        return self.tokenizer.decode(token_ids, skip_special_tokens=False)
+
+    def _group(
+        self, key: int, sample: Sample, encoded: EncodedPrompt, rollouts: list[tuple]
+    ) -> dict[str, Any]:
+        prompt, num_prompt = encoded.input_ids, len(encoded.input_ids)
+        lengths = [len(response.output_tokens) for response, *_ in rollouts]
+        num_interruptions = sum(
+            len(set(versions)) - 2 for _, versions, *_ in rollouts
+        )  # -1 and the first one
+        seq = num_prompt + max(lengths)
+
+        def padded(rows: list[list], fill: float, dtype: torch.dtype) -> torch.Tensor:
+            return torch.tensor([row + [fill] * (seq - len(row)) for row in rows], dtype=dtype)
+
+        scores = [score for *_, score, _ in rollouts]
+        return {
+            "input_ids": padded([prompt + r.output_tokens for r, *_ in rollouts], 0, torch.int64),
+            "attention_mask": padded([[1] * (num_prompt + n) for n in lengths], 0, torch.bool),
+            "loss_mask": padded([[0] * num_prompt + [1] * n for n in lengths], 0, torch.int32),
+            "logprobs": padded(
+                [[0.0] * num_prompt + r.output_logprobs for r, *_ in rollouts], 0.0, torch.float32
+            ),
+            "versions": padded([versions for _, versions, *_ in rollouts], -1, torch.int32),
+            "rewards": torch.tensor([score.total for score in scores], dtype=torch.float32),
+            "images": [self._images(encoded)],
+            "info": [
+                GroupInfo(
+                    key=key,
+                    sample_id=sample.id,
+                    source=sample.source,
+                    answer_type=sample.answer_type,
+                    prompt_type=sample.prompt_type,
+                    totals=[score.total for score in scores],
+                    parts=[dict(score.parts) for score in scores],
+                    statuses=[score.status for score in scores],
+                    truncated=[response.stop_reason == "length" for response, *_ in rollouts],
+                    lengths=lengths,
+                    num_interruptions=num_interruptions,
+                    completion=rollouts[0][-1],
+                )
+            ],
+        }
+
+    def _images(self, encoded: EncodedPrompt) -> dict[str, torch.Tensor]:
+        """Always the same keys, so that ranks whose prompts have no image can still exchange batches."""
+        if encoded.pixel_values is not None:
+            return encoded.multi_modal_input
+        processor = self.processor.image_processor
+        patch = 3 * getattr(processor, "temporal_patch_size", 1) * processor.patch_size**2
+        return {"pixel_values": torch.zeros(0, patch), "image_grid_thw": torch.zeros(0, 3, dtype=torch.int64)}
