@@ -1,0 +1,195 @@
+"""Reference answers of general-code: reading tests, and judging what a solution gave back, outside the sandbox.
+
+A reference is JSON (docs/rewards_code_sandbox.md):
+
+    {"tests": [{"stdin": "2 3\\n", "stdout": "5\\n"},
+               {"call": "add", "args": [2, 3], "expected": 5},
+               "assert add(2, 3) == 5"],
+     "time_limit_seconds": 4, "float_tolerance": 1e-9}
+
+or a bare list of tests, or {"inputs": [...], "outputs": [...], "fn_name": "add"}, or plain lines of `assert`.
+"""
+
+import ast
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+TIME_LIMIT_SECONDS = 4.0
+FLOAT_TOLERANCE = 1e-9
+_NAME_KEYS = ("call", "fn_name", "entry_point")
+
+
+class CodeTest(NamedTuple):
+    """One test. `request` goes into the sandbox; `expected` (text for stdin tests, else plain data) never does."""
+
+    request: dict[str, Any]
+    expected: Any
+
+
+class Suite(NamedTuple):
+    """All tests of a problem: `time_limit_seconds` per test; `float_tolerance` relative and absolute, for floats."""
+
+    tests: tuple[CodeTest, ...]
+    time_limit_seconds: float
+    float_tolerance: float
+
+
+def read_suite(reference: str) -> Suite:
+    """Parse a reference answer. ValueError: not the format above, or without any test."""
+    data = _load(reference)
+    if isinstance(data, list):
+        data = {"tests": data}
+    if not isinstance(data, dict):
+        raise ValueError(f"wanted a JSON object or list of tests, got {type(data).__name__}")
+    name = next((data[key] for key in _NAME_KEYS if data.get(key)), None)
+    raw = data.get("tests")
+    if raw is None:
+        inputs, outputs = data.get("inputs"), data.get("outputs")
+        if not isinstance(inputs, list) or not isinstance(outputs, list) or len(inputs) != len(outputs):
+            raise ValueError("wanted `tests`, or `inputs` and `outputs` of the same length")
+        raw = [{"input": given, "output": wanted} for given, wanted in zip(inputs, outputs, strict=True)]
+    if not isinstance(raw, list) or not raw:
+        raise ValueError("there are no tests: every solution would pass")
+    tests = tuple(_read_test(test, name, index) for index, test in enumerate(raw))
+    return Suite(
+        tests,
+        _positive(data, "time_limit_seconds", TIME_LIMIT_SECONDS),
+        _positive(data, "float_tolerance", FLOAT_TOLERANCE, zero=True),
+    )
+
+
+def passes(test: CodeTest, stdout: str, record: str, float_tolerance: float) -> bool:
+    """Whether a finished test gave what was expected. `stdout` and `record` are untrusted; never raises for them."""
+    if "stdin" in test.request:
+        return normal_output(stdout) == normal_output(test.expected)
+    try:
+        value = decode(json.loads(record)["value"])
+        return equal(value, test.expected, float_tolerance)
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
+        return False
+
+
+def normal_output(text: str) -> list[str]:
+    """Lines without trailing white space, without trailing blank lines."""
+    return [line.rstrip() for line in text.rstrip().splitlines()]
+
+
+def decode(encoded: Any) -> Any:
+    """Plain data from the runner's [type, content]. ValueError for anything that is not plain data."""
+    kind, content = encoded
+    if kind in ("NoneType", "bool", "str"):
+        return content
+    if kind == "int":
+        return int(content, 16)
+    if kind == "float":
+        return float.fromhex(content)
+    if kind == "complex":
+        return complex(*map(float.fromhex, content))
+    if kind == "bytes":
+        return bytes.fromhex(content)
+    if kind == "dict":
+        return {decode(key): decode(value) for key, value in content}
+    containers = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+    if kind in containers:
+        return containers[kind](decode(item) for item in content)
+    raise ValueError(f"a value of type {kind!r} is not plain data")
+
+
+def equal(got: Any, expected: Any, tolerance: float) -> bool:
+    """Equality of plain data: floats within `tolerance`, 1 and 1.0 equal, True and 1 not.
+
+    An expected list accepts a tuple (JSON has no tuples); an expected tuple accepts nothing else.
+    """
+    if isinstance(expected, bool) or isinstance(got, bool):
+        return type(got) is type(expected) and got == expected
+    if isinstance(expected, float) or isinstance(got, float):
+        return _close(got, expected, tolerance)
+    if isinstance(expected, list):
+        return isinstance(got, list | tuple) and _all_equal(got, expected, tolerance)
+    if isinstance(expected, tuple):
+        return isinstance(got, tuple) and _all_equal(got, expected, tolerance)
+    if isinstance(expected, dict):
+        if not isinstance(got, dict) or got.keys() != expected.keys():
+            return False
+        return all(equal(got[key], value, tolerance) for key, value in expected.items())
+    if isinstance(expected, set | frozenset):
+        return isinstance(got, set | frozenset) and got == expected
+    return type(got) is type(expected) and got == expected
+
+
+def _close(got: Any, expected: Any, tolerance: float) -> bool:
+    if not isinstance(got, int | float) or not isinstance(expected, int | float):
+        return False
+    if math.isnan(expected) or math.isnan(got):
+        return math.isnan(expected) and math.isnan(got)
+    return got == expected or math.isclose(got, expected, rel_tol=tolerance, abs_tol=tolerance)
+
+
+def _all_equal(got: Any, expected: Any, tolerance: float) -> bool:
+    return len(got) == len(expected) and all(
+        equal(left, right, tolerance) for left, right in zip(got, expected, strict=True)
+    )
+
+
+def _load(reference: str) -> Any:
+    lines = [line.strip() for line in reference.strip().splitlines() if line.strip()]
+    if lines and all(line.startswith("assert ") for line in lines):
+        return lines
+    try:
+        return json.loads(reference)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"neither JSON nor lines of assert: {error}") from error
+
+
+def _read_test(test: Any, name: str | None, index: int) -> CodeTest:
+    if isinstance(test, str):
+        return _read_assert(test, index)
+    if not isinstance(test, Mapping):
+        raise ValueError(f"tests[{index}]: got {type(test).__name__}, wanted an object or an assert")
+    name = next((test[key] for key in _NAME_KEYS if test.get(key)), name)
+    given = "args" if "args" in test else "stdin" if "stdin" in test else "input"
+    wanted = next((key for key in ("expected", "stdout", "output") if key in test), None)
+    if wanted is None:
+        raise ValueError(f"tests[{index}]: nothing is expected; wanted `stdout` or `expected`")
+    if name is not None and given != "stdin":
+        args, kwargs = test.get(given, []), test.get("kwargs", {})
+        if not isinstance(name, str) or not isinstance(args, list) or not isinstance(kwargs, dict):
+            raise ValueError(f"tests[{index}]: wanted a function name, a list of args and an object of kwargs")
+        return CodeTest({"call": name, "args": args, "kwargs": kwargs}, test[wanted])
+    stdin, stdout = test.get(given, ""), test[wanted]
+    if not isinstance(stdin, str) or not isinstance(stdout, str):
+        raise ValueError(f"tests[{index}]: stdin and stdout must be strings (a function test needs `call`)")
+    return CodeTest({"stdin": stdin}, stdout)
+
+
+def _read_assert(text: str, index: int) -> CodeTest:
+    """`assert <expression> == <literal>`: the expression goes into the sandbox, the literal stays outside."""
+    problem = f"tests[{index}]: wanted `assert <call> == <literal>`, got {text[:80]!r}"
+    try:
+        (statement,) = ast.parse(text.strip()).body
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(problem) from error
+    if not isinstance(statement, ast.Assert):
+        raise ValueError(problem)
+    condition, expected = statement.test, True
+    if isinstance(condition, ast.Compare):
+        if len(condition.ops) != 1 or not isinstance(condition.ops[0], ast.Eq | ast.Is):
+            raise ValueError(problem)
+        try:
+            expected = ast.literal_eval(condition.comparators[0])
+        except ValueError as error:
+            raise ValueError(problem) from error
+        condition = condition.left
+    elif isinstance(condition, ast.UnaryOp) and isinstance(condition.op, ast.Not):
+        condition, expected = condition.operand, False
+    return CodeTest({"expression": ast.unparse(condition)}, expected)
+
+
+def _positive(data: Mapping[str, Any], key: str, default: float, *, zero: bool = False) -> float:
+    value = data.get(key, default)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or value < 0 or (value == 0 and not zero):
+        raise ValueError(f"{key}: got {value!r}, wanted a {'non-negative' if zero else 'positive'} number")
+    return float(value)
