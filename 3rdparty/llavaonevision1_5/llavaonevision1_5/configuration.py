@@ -10,6 +10,10 @@ from transformers import PretrainedConfig, Qwen3Config
 from llavaonevision1_5 import ARCHITECTURE, MODEL_TYPE, shims
 
 
+# The logit of a suppressed token: probability exactly 0, but finite, so that entropy is not 0 times infinity.
+SUPPRESSED_LOGIT = -1e4
+
+
 class RiceConfig(PretrainedConfig):
     """The vision transformer and the merger; the defaults are those of the 4B and 8B checkpoints.
 
@@ -64,7 +68,12 @@ class RiceConfig(PretrainedConfig):
 
 
 class LLaVAOneVision1_5_Config(PretrainedConfig):  # noqa: N801 - the name in published checkpoints
-    """The whole model. `text_config` is a Qwen3 configuration whatever `model_type` the checkpoint gives it."""
+    """The whole model. `text_config` is a Qwen3 configuration whatever `model_type` the checkpoint gives it.
+
+    `suppress_media_tokens` takes the four media tokens out of the output distribution, in the trainer's model
+    and in SGLang's alike, so that log-probabilities still agree. A barely trained model samples `<|image_pad|>`,
+    and such a sequence has more image tokens than features. Off unless config.json says otherwise.
+    """
 
     model_type = MODEL_TYPE
     sub_configs = {"text_config": Qwen3Config, "vision_config": RiceConfig}  # noqa: RUF012 - read by transformers
@@ -79,6 +88,7 @@ class LLaVAOneVision1_5_Config(PretrainedConfig):  # noqa: N801 - the name in pu
         vision_start_token_id: int = 151652,
         vision_end_token_id: int = 151653,
         tie_word_embeddings: bool = False,
+        suppress_media_tokens: bool = False,
         **kwargs: Any,
     ) -> None:
         self.text_config = _text_config(text_config)
@@ -89,6 +99,7 @@ class LLaVAOneVision1_5_Config(PretrainedConfig):  # noqa: N801 - the name in pu
         self.video_token_id = video_token_id
         self.vision_start_token_id = vision_start_token_id
         self.vision_end_token_id = vision_end_token_id
+        self.suppress_media_tokens = suppress_media_tokens
         # Explicit on both levels: transformers 5 ties by default where nothing is said, and lm_head is its own.
         self.tie_word_embeddings = tie_word_embeddings
         self.text_config.tie_word_embeddings = tie_word_embeddings
@@ -102,6 +113,16 @@ class LLaVAOneVision1_5_Config(PretrainedConfig):  # noqa: N801 - the name in pu
             )
         if getattr(self.text_config, "use_sliding_window", False):
             raise ValueError("text_config.use_sliding_window must be false: no published checkpoint uses it")
+
+    @property
+    def media_token_ids(self) -> list[int]:
+        """Tokens that only the processor may write: image and video marks, start and end of vision."""
+        return [
+            self.image_token_id,
+            self.video_token_id,
+            self.vision_start_token_id,
+            self.vision_end_token_id,
+        ]
 
     @property
     def vocab_size(self) -> int:

@@ -24,7 +24,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llavaonevision1_5 import attention, shims
-from llavaonevision1_5.configuration import LLaVAOneVision1_5_Config
+from llavaonevision1_5.configuration import SUPPRESSED_LOGIT, LLaVAOneVision1_5_Config
 from llavaonevision1_5.vision import RiceVisionTower
 
 # What the language model may be given. A trainer's batch holds much more (losses, versions, rewards), which
@@ -172,6 +172,9 @@ class LLaVAOneVision1_5_ForConditionalGeneration(LLaVAOneVision1_5_PreTrainedMod
         hidden = outputs.last_hidden_state
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(hidden[:, kept, :])
+        if self.config.suppress_media_tokens:
+            media = torch.tensor(self.config.media_token_ids, device=logits.device)
+            logits = logits.index_fill_(-1, media, SUPPRESSED_LOGIT)
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size)

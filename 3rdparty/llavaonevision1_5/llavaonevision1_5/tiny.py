@@ -83,8 +83,12 @@ def build_config(
     vision_depth: int = 3,
     vision_heads: int = 3,
     max_position_embeddings: int = 4096,
+    suppress_media_tokens: bool = False,
 ) -> LLaVAOneVision1_5_Config:
-    """A small configuration of the published architecture; about 1.4 million parameters by default."""
+    """A small configuration of the published architecture; about 1.4 million parameters by default.
+
+    A run that samples from a barely trained model wants `suppress_media_tokens` (see the configuration).
+    """
     text = {
         "vocab_size": VOCAB_SIZE,
         "hidden_size": hidden_size,
@@ -118,6 +122,7 @@ def build_config(
         eos_token_id=SPECIAL_IDS["<|im_end|>"],
         pad_token_id=SPECIAL_IDS["<|endoftext|>"],
         architectures=[ARCHITECTURE],
+        suppress_media_tokens=suppress_media_tokens,
     )
 
 

@@ -9,6 +9,7 @@ over NCCL, which arrive in buckets of any composition.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from sglang.srt.layers.logits_processor import LogitsProcessor
@@ -22,7 +23,7 @@ from sglang.srt.models.qwen3 import Qwen3Model
 from sglang.srt.utils import add_prefix
 from torch import nn
 
-from llavaonevision1_5.configuration import LLaVAOneVision1_5_Config
+from llavaonevision1_5.configuration import SUPPRESSED_LOGIT, LLaVAOneVision1_5_Config
 from llavaonevision1_5.vision import RiceVisionTower
 
 # (part of a name on disk, part of the name of SGLang's fused parameter, shard)
@@ -39,6 +40,18 @@ def clear_image_embedding_cache() -> None:
     """Forget image features computed with older weights; SGLang's `flush_cache` leaves them in place."""
     if mm_utils.embedding_cache is not None:  # made after the first load of weights
         mm_utils.embedding_cache.clear()
+
+
+class SuppressingLogitsProcessor(LogitsProcessor):
+    """SGLang's logits with the media tokens taken out, as the trainer's model does with the same setting."""
+
+    def __init__(self, config: LLaVAOneVision1_5_Config) -> None:
+        super().__init__(config.text_config)
+        self.register_buffer("media_token_ids", torch.tensor(config.media_token_ids), persistent=False)
+
+    def _get_logits(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        logits = super()._get_logits(*args, **kwargs)
+        return logits.index_fill_(-1, self.media_token_ids, SUPPRESSED_LOGIT)
 
 
 class LLaVAOneVision1_5_ForConditionalGeneration(nn.Module):  # noqa: N801 - SGLang looks for this name
@@ -62,7 +75,9 @@ class LLaVAOneVision1_5_ForConditionalGeneration(nn.Module):  # noqa: N801 - SGL
                 quant_config=quant_config,
                 prefix=add_prefix("lm_head", prefix),
             )
-        self.logits_processor = LogitsProcessor(text_config)
+        self.logits_processor = (
+            SuppressingLogitsProcessor(config) if config.suppress_media_tokens else LogitsProcessor(text_config)
+        )
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.embed_tokens
