@@ -16,7 +16,7 @@ LOWEST_LOGIT = -1e4
 
 
 def logprobs_and_entropy(
-    logits: Tensor, labels: Tensor, temperature: float = 1.0, chunk_size: int = 128
+    logits: Tensor, labels: Tensor, temperature: float = 1.0, chunk_size: int = 64
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each label and entropy of each distribution, both `[...]`, in nats.
 
@@ -59,13 +59,14 @@ class _LogprobsAndEntropy(torch.autograd.Function):
         highest, log_sum, logprobs, entropy = (
             torch.empty(len(labels), dtype=dtype, device=logits.device) for _ in range(4)
         )
+        scratch = _scratch(logits, dtype, chunk_size)
         for rows in _pieces(len(labels), chunk_size):
-            x = logits[rows].to(dtype, copy=True).div_(temperature)
+            x, exp_x = (buffer[: len(labels[rows])] for buffer in scratch)
+            x.copy_(logits[rows]).div_(temperature)
             highest[rows] = x.amax(-1)
             x.sub_(highest[rows, None])
             picked = x.gather(-1, labels[rows, None]).squeeze(-1)
-            x.clamp_(min=LOWEST_LOGIT)
-            exp_x = x.exp()
+            torch.exp(x.clamp_(min=LOWEST_LOGIT), out=exp_x)
             total = exp_x.sum(-1)
             log_sum[rows] = total.log()
             logprobs[rows] = picked - log_sum[rows]
@@ -81,10 +82,12 @@ class _LogprobsAndEntropy(torch.autograd.Function):
             return None, None, None, None
         logits, labels, highest, log_sum, entropy = ctx.saved_tensors
         grad_logits = torch.empty_like(logits)
+        scratch = _scratch(logits, entropy.dtype, ctx.chunk_size)
         for rows in _pieces(len(labels), ctx.chunk_size):
-            x = logits[rows].to(entropy.dtype, copy=True).div_(ctx.temperature)
-            log_p = x.sub_(highest[rows, None]).sub_(log_sum[rows, None]).clamp_(min=LOWEST_LOGIT)
-            p = log_p.exp()
+            log_p, p = (buffer[: len(labels[rows])] for buffer in scratch)
+            log_p.copy_(logits[rows]).div_(ctx.temperature)
+            log_p.sub_(highest[rows, None]).sub_(log_sum[rows, None]).clamp_(min=LOWEST_LOGIT)
+            torch.exp(log_p, out=p)
             if grad_entropy is None:
                 grad = p.mul_(-grad_logprobs[rows, None])
             else:
@@ -96,6 +99,12 @@ class _LogprobsAndEntropy(torch.autograd.Function):
                 grad.scatter_add_(-1, labels[rows, None], grad_logprobs[rows, None])
             grad_logits[rows] = grad.div_(ctx.temperature)
         return grad_logits, None, None, None
+
+
+def _scratch(logits: Tensor, dtype: torch.dtype, chunk_size: int) -> tuple[Tensor, Tensor]:
+    """Two buffers for a piece, used again for every piece: on CPU fresh ones cost more than the arithmetic."""
+    shape = (min(chunk_size, len(logits)), logits.shape[-1])
+    return tuple(torch.empty(shape, dtype=dtype, device=logits.device) for _ in range(2))
 
 
 def _pieces(length: int, chunk_size: int) -> list[slice]:
