@@ -17,7 +17,9 @@ _MARKDOWN_WRAPPERS = (("**", "**"), ("__", "__"), ("*", "*"), ("_", "_"), ("`", 
 _LATEX_COMMANDS = ("\\text", "\\textbf", "\\textit", "\\textrm", "\\texttt", "\\mathrm", "\\mathbf", "\\mathit")
 _LATEX_COMMANDS += ("\\mathsf", "\\mathtt", "\\boldsymbol", "\\mbox", "\\emph", "\\boxed", "\\fbox")
 _COMMAND = re.compile(r"(\\[a-z]{2,12}) {0,4}\{")
-_LEAD_IN = re.compile(r"(?:so|thus|hence|therefore)?,? ?(?:the|my)? ?(?:final|correct)? ?answer ?(?:is|:)? ?:?", re.IGNORECASE)
+_LEAD_IN = re.compile(
+    r"(?:(?:so|thus|hence|therefore)?,? ?(?:the|my)? ?(?:final|correct)? ?answer ?(?:is|:)? ?:?)?", re.IGNORECASE
+)
 _MAX_LAYERS = 4
 
 
@@ -29,6 +31,7 @@ class Extraction(NamedTuple):
     convention: Literal["answer", "boxed"]
     start: int  # of the whole element, tags included
     end: int
+    closed: bool = True  # False: cut off before </answer>
 
 
 def extract(completion: str, allow_unclosed: bool = False) -> Extraction | None:
@@ -39,7 +42,8 @@ def extract(completion: str, allow_unclosed: bool = False) -> Extraction | None:
     if found is None:
         return None
     convention, outer_start, outer_end, raw = found
-    return Extraction(unwrap(raw), raw, convention, outer_start, outer_end)
+    closed = convention == "boxed" or completion.endswith("</answer>", outer_start, outer_end)
+    return Extraction(unwrap(raw), raw, convention, outer_start, outer_end, closed)
 
 
 def answer_region(completion: str) -> tuple[int, int]:
@@ -131,16 +135,15 @@ def strip_fence(text: str) -> str:
 
 
 def _without_layer(text: str) -> str:
+    """One wrapping less, or the text unchanged. "$5$ and $6$" is not wrapped, "**B**" is."""
     for left, right in _MATH_WRAPPERS + _MARKDOWN_WRAPPERS:
         if len(text) > len(left) + len(right) and text.startswith(left) and text.endswith(right):
             inner = text[len(left) : -len(right)]
-            escaped = inner.endswith("\\") and right in "$*_`"
-            if left[-1] not in inner.replace("\\" + left[-1], "") and not escaped:
+            if left not in inner.replace("\\$", "") and right not in inner and not inner.endswith("\\"):
                 return inner.strip()
     command = _COMMAND.match(text)
-    if command and command.group(1) in _LATEX_COMMANDS and text.endswith("}"):
-        if _closing_brace(text, command.end()) == len(text) - 1:
-            return text[command.end() : -1].strip()
+    if command and command.group(1) in _LATEX_COMMANDS and _closing_brace(text, command.end()) == len(text) - 1:
+        return text[command.end() : -1].strip()
     boxed = text.find("\\boxed{")
     if boxed > 0 and _LEAD_IN.fullmatch(text[:boxed].replace("$", "").strip()):
         return text[boxed:].rstrip("$. \n")

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-WEIGHTS = {"accuracy": 0.9, "format": 0.1}
+WEIGHTS = {"accuracy": 0.9, "format": 0.1, "think_bbox": 0.1}  # of the parts that apply to a sample
 
 # Parameters that every type has.
 COMMON: dict[str, Any] = {

@@ -1,0 +1,176 @@
+"""multiple-choice: exactly one affirmed letter, or the full text of an option when the sample's spec gives the options.
+
+The answer is read with a grammar of what affirms a choice ("B", "(B)", "B) 12 cm", "The answer is B"), not searched for
+letters: words that start with a letter, negations and hedges fit nowhere in it. References with several letters are
+compared as sets.
+"""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from reward.extract import unwrap
+from reward.types import Verdict, Verifier
+
+MAX_CHARS = 4_000
+
+_LATEX_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textit|textrm|mathit|mathsf|texttt|boldsymbol|bf|rm|emph) ?\{([^{}]*)\}")
+_LEAD = re.compile(
+    r"(?:(?:so|thus|hence|therefore|ok|okay|clearly)\b,? ?)?"
+    r"(?:(?:i (?:would )?(?:choose|select|pick|say|think(?: it is| it's)?)|it is|it's|this is|that is)\b:? ?)?"
+    r"(?:(?:(?:the|my) ?)?(?:(?:final|correct|right|best|most likely) ?){0,2}(?:answer|option|choice|letter|solution) ?"
+    r"(?:would be|must be|is|are|:)?:? ?)?"
+    r"(?:(?:the )?(?:option|choice|letter|answer)s?:? )?",
+    re.IGNORECASE,
+)
+_CONFIRMED = re.compile(
+    r"[,:]? ?(?:(?:is|are) (?:the |both )?(?:(?:final|correct|right|best) ?)?(?:answers?|options?|choices?|one)?|because .*|since .*)[.!]*",
+    re.IGNORECASE | re.DOTALL,
+)
+_OPENERS, _CLOSERS = "([{<\"'“‘", ")]}>\"'”’"
+_WRAPPED = re.compile(rf"[{re.escape(_OPENERS)}]{{0,2}}([A-Za-z])([{re.escape(_CLOSERS)}]{{0,2}})")
+_DELIMITER = re.compile(r" ?(?:[.:)\]]|[-–—=] |, ?|\n)\s*|(?<=[)\]}]) +|\s+(?=\()")
+_SECOND_LETTER = re.compile(
+    r"(?:^|\b(?:or|and|not|nor|option|answer|choice|than|maybe|perhaps|also|is|be|to)\s+|[,;/&|+]\s*|\n\s*)[(\[]?([A-Z])\b(?!\s+[a-z]{2,}|['’])"
+    r"|\(([A-Z])\)|(?<![\w.])([A-Z])(?:\)|:(?!\w))|(?<![\w.] )(?<![\w.])(?<!\d )([A-Z])\.(?=\s+\S)"
+)
+_SEPARATOR = re.compile(r"\s*(?:,?\s*\band\b|[,;&+、/])\s*|\s+", re.IGNORECASE)
+_DENIED = re.compile(r"(?:is|are|was|isn['’]t|can['’]t|cannot|not|never)\b|(?:wrong|incorrect)[.!]*$", re.IGNORECASE)
+
+
+class Choice(NamedTuple):
+    """The letters of the reference, and option letter -> normalised text (empty when the options are not given)."""
+
+    letters: frozenset[str]
+    options: Mapping[str, str]
+
+
+def prepare(reference: str, params: Mapping[str, Any]) -> Choice:
+    """Read the reference letters. Raises ValueError when the reference names no letter and no given option."""
+    options = _read_options(params["options"])
+    letters = affirmed_letters(unwrap(reference), options)
+    if not letters:
+        raise ValueError("wanted a letter, letters such as 'A, C', or the text of an option given in spec.options")
+    if options and not letters <= options.keys():
+        raise ValueError(f"names {sorted(letters)}, but spec.options has {sorted(options)}")
+    return Choice(letters, options)
+
+
+def verify(extracted: str, prepared: Choice, params: Mapping[str, Any]) -> Verdict:
+    """1 when the set of affirmed letters is the reference's, else 0."""
+    if len(extracted) > MAX_CHARS:
+        return Verdict(0.0, "rejected", trace=(f"multiple-choice: longer than {MAX_CHARS} characters",))
+    letters = affirmed_letters(extracted, prepared.options)
+    if not letters:
+        return Verdict(0.0, "unparseable", trace=("multiple-choice: no letter is affirmed, or more than one reading",))
+    equal = letters == prepared.letters
+    step = f"multiple-choice: affirms {sorted(letters)}, reference {sorted(prepared.letters)}"
+    return Verdict(float(equal), trace=(step, "equal" if equal else "different"))
+
+
+def affirmed_letters(text: str, options: Mapping[str, str]) -> frozenset[str]:
+    """The upper-case letters that a short answer affirms; empty when it affirms none or contradicts itself."""
+    text = _clean(text)
+    by_text = _option_of(text, options)
+    if by_text:
+        return by_text
+    body = text[_LEAD.match(text).end() :].strip() if text else ""
+    for candidate in (text, body):
+        letters = _option_of(candidate, options) or _single(candidate, options) or _several(candidate)
+        if letters:
+            return letters
+    return frozenset()
+
+
+def _clean(text: str) -> str:
+    text = unicodedata.normalize("NFKC", text)
+    for _ in range(2):
+        text = _LATEX_TEXT.sub(r"\1", text)
+    for mark in ("**", "__", "`", "$", "\\(", "\\)", "\\left", "\\right", "\\boxed"):
+        text = text.replace(mark, "")
+    for space in ("\\ ", "\\,", "\\;", "\\quad", "~"):
+        text = text.replace(space, " ")
+    text = re.sub(r"[ \t]+", " ", text).strip()
+    if len(text) > 2 and text[0] == text[-1] == "*":
+        text = text[1:-1]
+    if text.startswith("*") and not text.startswith("* "):
+        text = text.replace("*", "")
+    return text.strip()
+
+
+def _single(text: str, options: Mapping[str, str]) -> frozenset[str]:
+    """One letter, alone or followed by a delimiter and its option's text."""
+    match = _WRAPPED.match(text)
+    if match is None:
+        return frozenset()
+    letter, end = match.group(1).upper(), match.end()
+    rest = text[end:]
+    if not rest.strip(" \n.,;:!)]}\"'*"):
+        return frozenset(letter)
+    if rest[0].isalnum() or rest[0] in "'’_^":
+        return frozenset()
+    if _CONFIRMED.fullmatch(rest):
+        return frozenset(letter)
+    delimiter = _DELIMITER.match(text, end - (1 if match.group(2)[-1:] in (")", "]") else 0))
+    if delimiter is None or delimiter.end() < end:
+        return frozenset()
+    tail = text[delimiter.end() :].strip()
+    if options:
+        named = _option_of(tail, options)
+        if named:
+            return frozenset(letter) if named == {letter} else frozenset()
+    if _DENIED.match(tail) or _SECOND_LETTER.search(tail) or tail.rstrip().endswith("?"):
+        return frozenset(letter) if _CONFIRMED.fullmatch(" " + tail) else frozenset()
+    return frozenset(letter)
+
+
+def _several(text: str) -> frozenset[str]:
+    """Letters and nothing else: "A, C", "A and C", "(A)(C)", "ACD"; duplicates and "or" are no answer."""
+    text = re.sub(r"^both ", "", text.rstrip(" .;!"), flags=re.IGNORECASE)
+    text = re.sub(r" (?:are|is) (?:both )?(?:the )?(?:correct|right)(?: answers?| options?| choices?)?$", "", text)
+    if len(text) > 120:
+        return frozenset()
+    if re.fullmatch(r"[A-Z]{2,10}", text):
+        letters = list(text)
+    else:
+        if len(text) > 1 and text[0] == "[" and text[-1] == "]" or text[:1] == "{" and text[-1:] == "}":
+            text = text[1:-1].strip()
+        pieces = _SEPARATOR.split(re.sub(r"\)\s*\(", "), (", text))
+        matches = [_WRAPPED.fullmatch(piece.rstrip(".")) for piece in pieces if piece]
+        if not all(matches):
+            return frozenset()
+        letters = [match.group(1).upper() for match in matches]
+    return frozenset(letters) if len(set(letters)) == len(letters) > 1 else frozenset()
+
+
+def _read_options(given: Any) -> dict[str, str]:
+    """Options as {"A": "12 cm", ...} or ["12 cm", ...] (lettered A, B, ...), texts normalised."""
+    if given is None:
+        return {}
+    if isinstance(given, list) and given and len(given) <= 26:
+        given = {chr(ord("A") + index): text for index, text in enumerate(given)}
+    if not isinstance(given, Mapping) or not given:
+        raise ValueError(f"spec.options: got {given!r}, wanted a mapping letter -> text or a list of texts")
+    options = {}
+    for letter, text in given.items():
+        if not re.fullmatch(r"[A-Za-z]", str(letter)):
+            raise ValueError(f"spec.options: got the key {letter!r}, wanted one letter")
+        options[letter.upper()] = _folded(re.sub(rf"^\(?{letter}[).:]\s*", "", _clean(str(text)), flags=re.IGNORECASE))
+    return options
+
+
+def _option_of(text: str, options: Mapping[str, str]) -> frozenset[str]:
+    """The option whose full text this is; empty when it is none's, or that of two options."""
+    folded = _folded(text)
+    if not folded:
+        return frozenset()
+    letters = [letter for letter, option in options.items() if option == folded]
+    return frozenset(letters) if len(letters) == 1 else frozenset()
+
+
+def _folded(text: str) -> str:
+    return " ".join(_clean(text).casefold().split()).strip(" .\"'")
+
+
+VERIFIER = Verifier(prepare, verify)
