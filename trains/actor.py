@@ -17,7 +17,7 @@ from areal.api import WeightUpdateMeta
 from areal.api.cli_args import MicroBatchSpec
 from areal.engine.fsdp_engine import FSDPEngine
 from areal.utils import name_resolve, names, stats_tracker
-from areal.utils.data import concat_padded_tensors, split_padded_tensor_dict_into_mb_list
+from areal.utils.data import batched_call, concat_padded_tensors, split_padded_tensor_dict_into_mb_list
 
 from llavaonevision1_5 import MODEL_TYPE, shims
 from llavaonevision1_5.areal import register_with_areal
@@ -55,7 +55,10 @@ class VisionActor(FSDPEngine):
     def compute_logp(self, batch: list[dict[str, Any]]) -> list[torch.Tensor]:
         """Log-probabilities `[G, seq]` of each group under the current weights; position t holds token t + 1."""
         self.eval()
-        return self.forward_batch([model_inputs(group) for group in batch], aggregate_fn=_concatenate)
+        return batched_call(
+            lambda data: self.forward_batch(data, aggregate_fn=_concatenate),
+            [model_inputs(group) for group in batch],
+        )
 
     def compute_advantages(self, batch: list[dict[str, Any]]) -> None:
         """Write `advantages`, `behavior_logprobs`, `policy_mask`, `policy_versions` `[G, seq]` into each group.
@@ -74,9 +77,7 @@ class VisionActor(FSDPEngine):
             scaling=self.loss.reward_scaling,
         )
         lengths = torch.cat([group["policy_mask"].sum(-1) for group in batch])
-        groups = torch.repeat_interleave(
-            torch.arange(len(batch), device=rewards.device), torch.tensor(sizes).to(rewards.device)
-        )
+        groups = torch.arange(len(batch)).repeat_interleave(torch.tensor(sizes)).to(rewards.device)
         signal = signal_mask(rewards, groups)
         moments = None
         if self.loss.estimator.startswith("reinforce++"):

@@ -183,7 +183,7 @@ class RingBuffer:
         if num_dropped >= self.max_attempts_per_batch * self.batch_size:
             raise NoSignalError(
                 f"{num_dropped} groups in a row had equal rewards: the data has no signal left for this policy "
-                "(all solved or all unsolvable); curate it again, or set rollout.drop_groups_without_signal: false"
+                "(all solved or all unsolvable); curate it again, or set buffer.drop_without_signal: false"
             )
 
     def _on_failure(self, failure: Failure, workflow: Any) -> None:

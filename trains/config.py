@@ -79,11 +79,11 @@ class ActorConfig(TrainEngineConfig):
 
 
 @dataclass
-class RolloutConfig(InferenceEngineConfig):
-    """AReaL's rollout client, with the policy of the ring buffer (see `trains/rollout.py`)."""
+class BufferConfig:
+    """What the ring buffer does with groups it cannot use (see `trains/buffer.py`)."""
 
     resubmit_evicted: bool = True
-    drop_groups_without_signal: bool = False
+    drop_without_signal: bool = False
     max_attempts_per_batch: int = 8
 
 
@@ -118,7 +118,8 @@ class Config(BaseExperimentConfig):
 
     gconfig: GenerationHyperparameters = field(default_factory=GenerationHyperparameters)
     eval_gconfig: GenerationHyperparameters = field(default_factory=GenerationHyperparameters)
-    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    rollout: InferenceEngineConfig = field(default_factory=InferenceEngineConfig)
+    buffer: BufferConfig = field(default_factory=BufferConfig)
     actor: ActorConfig = field(default_factory=ActorConfig)
     ref: TrainEngineConfig | None = None
     loss: LossConfig = field(default_factory=LossConfig)

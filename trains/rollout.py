@@ -1,15 +1,17 @@
-"""The rollout client: AReaL's SGLang engine with a strict staleness bound, exact token versions, and no media tokens."""
+"""The rollout client: AReaL's SGLang engine with a strict staleness bound, exact versions and no media tokens."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from areal.api import ModelRequest
+from areal.api.cli_args import InferenceEngineConfig
 from areal.api.io_struct import HttpRequest
 from areal.engine.sglang_remote import RemoteSGLangEngine, SGLangBackend
 
 from trains.buffer import RingBuffer, endless
-from trains.config import RolloutConfig
+from trains.config import BufferConfig
 
 # Added to a logit: far below every float32 log-probability, and finite for SGLang's JSON.
 NEVER = -1e4
@@ -36,8 +38,9 @@ class RecordingBackend(SGLangBackend):
 class BoundedRollout(RemoteSGLangEngine):
     """AReaL's remote SGLang engine whose `prepare_batch` serves from a `RingBuffer`."""
 
-    def __init__(self, config: RolloutConfig, forbidden_token_ids: list[int]):
+    def __init__(self, config: InferenceEngineConfig, buffer: BufferConfig, forbidden_token_ids: list[int]):
         super().__init__(config)
+        self._buffer_options = buffer
         self._engine.backend = RecordingBackend(forbidden_token_ids)
         self.buffer: RingBuffer | None = None
         self._prompts = None
@@ -50,9 +53,7 @@ class BoundedRollout(RemoteSGLangEngine):
             self._engine.workflow_executor,
             batch_size=self.config.consumer_batch_size // ranks,
             max_staleness=self.config.max_head_offpolicyness,
-            resubmit_evicted=self.config.resubmit_evicted,
-            drop_without_signal=self.config.drop_groups_without_signal,
-            max_attempts_per_batch=self.config.max_attempts_per_batch,
+            **asdict(self._buffer_options),
         )
 
     def prepare_batch(self, dataloader, workflow, *args, **kwargs) -> list[dict[str, Any]]:

@@ -1,0 +1,82 @@
+"""Held-out evaluation through the rollout servers, while training rollouts go on.
+
+It has its own client and its own sampling (greedy by default), so that training's count of rollouts in flight, and
+with it their staleness, is untouched. The weights do not change meanwhile: the trainer is the one who waits here.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import torch.distributed as dist
+
+from trains.setup import Run
+
+POLL_SECONDS = 1.0
+MAX_OPEN_PROMPTS = 256  # bounds the memory that encoded images take
+
+
+def evaluate(run: Run) -> dict[str, Any]:
+    """Accuracy of the current weights on the held-out data, the same on every rank.
+
+    Returns {"overall": {"accuracy", "solved", "num_samples", "length"}, "answer_type": {...}, "source": {...}};
+    `solved` is the share of samples with accuracy 1.
+    """
+    records = _roll_out(run) if run.actor.is_data_parallel_head() else []
+    gathered: list[list[dict]] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, records, group=run.actor.cpu_group)
+    records = [record for part in gathered for record in part]
+    result: dict[str, Any] = {"overall": _summary(records)}
+    for key in ("answer_type", "source"):
+        by_value = defaultdict(list)
+        for record in records:
+            by_value[record[key]].append(record)
+        result[key] = {value: _summary(members) for value, members in sorted(by_value.items())}
+    return result
+
+
+def _roll_out(run: Run) -> list[dict[str, Any]]:
+    """One answer to each held-out prompt of this rank. Raises RuntimeError for a prompt that cannot be rolled out."""
+    executor = run.eval_rollout.workflow_executor
+    limit = run.config.valid_dataset.max_samples
+    rows = (row for batch in run.eval_dataloader for row in batch)
+    if limit is not None:
+        share = -(-limit // run.actor.data_parallel_world_size)
+        rows = (row for _, row in zip(range(share), rows, strict=False))
+    records, num_open, exhausted = [], 0, False
+    while num_open or not exhausted:
+        while not exhausted and num_open < MAX_OPEN_PROMPTS:
+            row = next(rows, None)
+            exhausted = row is None
+            if row is not None:
+                executor.submit(
+                    {"key": len(records) + num_open, "prompt": row}, run.eval_workflow, is_eval=True
+                )
+                num_open += 1
+        for group in executor.wait(1, timeout=POLL_SECONDS, raise_timeout=False) if num_open else []:
+            num_open -= 1
+            if "failure" in group:
+                raise RuntimeError(f"evaluation: {group['failure'].message}")
+            records.append(_record(group["info"][0]))
+    return records
+
+
+def _record(info) -> dict[str, Any]:
+    return {
+        "source": info.source,
+        "answer_type": info.answer_type,
+        "accuracy": info.parts[0]["accuracy"],
+        "length": info.lengths[0],
+        "sample_id": info.sample_id,
+    }
+
+
+def _summary(records: list[dict[str, Any]]) -> dict[str, float]:
+    count = max(len(records), 1)
+    return {
+        "accuracy": sum(r["accuracy"] for r in records) / count,
+        "solved": sum(r["accuracy"] >= 1.0 for r in records) / count,
+        "length": sum(r["length"] for r in records) / count,
+        "num_samples": len(records),
+    }

@@ -1,0 +1,112 @@
+"""Asynchronous GRPO for a vision-language model, read from top to bottom.
+
+    python -m areal.launcher.local trains/grpo.py --config configs/digits_cpu_stage1.yaml
+
+SGLang servers answer prompts all the time; finished groups of G scored answers wait in a ring buffer. One iteration:
+
+1. prepare_batch        take the oldest groups; no token in them is more than eta weight versions old
+2. compute_logp         proximal log-probabilities: the same tokens under the weights as they are now
+3. compute_advantages   reward against the group's mean and standard deviation
+4. ppo_update           decoupled PPO: clip the ratio to the proximal policy, weigh by the capped behavior weight
+5. update_weights       pause the rollout, hand over the weights, count up the version, resume
+6. save, evaluate       rollout goes on meanwhile
+
+Kept from GRPO: the group baseline. Dropped: the KL penalty (off by default) and the sequence-mean loss (token mean
+over the batch instead). Added: asymmetric clipping, and the behavior weight that makes stale tokens usable.
+"""
+
+import sys
+
+from areal.api import SaveLoadMeta
+
+from trains.config import load
+from trains.evaluation import evaluate
+from trains.guards import SkipCounter, check_parity
+from trains.report import Report, reported_failure
+from trains.setup import ResumableData, Run, build, run_directory
+
+
+def main(argv: list[str]) -> None:
+    run = build(load(argv))
+    report, skips = Report(run), SkipCounter(run.config.actor.max_skipped_steps)
+    actor, rollout = run.actor, run.rollout
+    if run.start_step == 0 and run.config.evaluator.eval_before_train:
+        report.evaluation(0, evaluate(run))
+
+    for step in range(run.start_step, run.total_steps):
+        run.step = step
+        with report.phase("rollout"):
+            batch = actor.prepare_batch(run.train_dataloader, workflow=run.workflow)
+
+        with report.phase("proximal"):
+            for group, logprobs in zip(batch, actor.compute_logp(batch), strict=True):
+                group["proximal_logprobs"] = logprobs
+            if run.reference is not None:
+                for group, logprobs in zip(batch, run.reference.compute_logp(batch), strict=True):
+                    group["reference_logprobs"] = logprobs
+
+        with report.phase("advantages"):
+            actor.compute_advantages(batch)
+
+        with report.phase("update"):
+            update = actor.ppo_update(batch)
+
+        with report.phase("exchange"):
+            rollout.pause()
+            actor.update_weights(run.weight_meta.with_version(step + 1))
+            run.set_version(step + 1)
+            rollout.resume()
+
+        with report.phase("save"):
+            save(run, step)
+
+        with report.phase("evaluate"):
+            if is_evaluation_due(run, step):
+                report.evaluation(step + 1, evaluate(run))
+
+        record = report.step(step, batch, update)
+        skips.update(update["num_skipped"])
+        if step == run.start_step:
+            check_parity(record, run.config.actor.dtype, run.config.actor.parity_threshold)
+
+    finish(run, report)
+
+
+def save(run: Run, step: int) -> None:
+    """Checkpoints for people every `saver.freq_steps`, for recovery every `recover.freq_steps`."""
+    info, engine = run.step_info(step), run.actor
+    tokens = {"tokenizer": engine.tokenizer, "processor": engine.processor}
+    run.saver.save(engine, info.epoch, info.epoch_step, info.global_step, **tokens)
+    data = ResumableData(run.train_dataloader, run.rollout)
+    run.recover.dump(engine, info, run.saver, run.evaluator, run.stats_logger, data, **tokens)
+
+
+def is_evaluation_due(run: Run, step: int) -> bool:
+    """Every `evaluator.freq_steps`, and after the last step."""
+    if run.eval_dataloader is None:
+        return False
+    info, due = run.step_info(step), []
+    run.evaluator.evaluate(lambda: due.append(step), info.epoch, info.epoch_step, info.global_step)
+    return bool(due) or step + 1 == run.total_steps
+
+
+def finish(run: Run, report: Report) -> None:
+    """The final checkpoint, in a place that the next stage's configuration can name."""
+    checkpoint = run_directory(run.config) / "final"
+    run.actor.save(
+        SaveLoadMeta(
+            path=str(checkpoint),
+            weight_format="hf",
+            with_optim=False,
+            tokenizer=run.actor.tokenizer,
+            processor=run.actor.processor,
+            base_model_path=run.config.actor.path,
+        )
+    )
+    report.finish(checkpoint)
+    run.close()
+
+
+if __name__ == "__main__":
+    with reported_failure():
+        main(sys.argv[1:])

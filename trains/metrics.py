@@ -1,0 +1,145 @@
+"""Plain numbers about one step, from the groups that were consumed. The names are explained in docs/metrics.md."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from reward import STATUSES
+from trains.actor import VisionActor
+from trains.buffer import has_signal
+
+
+def batch_metrics(actor: VisionActor, batch: list[dict[str, Any]], version: int) -> dict[str, Any]:
+    """Metrics of a consumed batch over all data-parallel ranks; the same dict on every rank."""
+    gathered: list[list[dict]] = [None] * actor.data_parallel_world_size
+    dist.all_gather_object(
+        gathered, [_facts(group, version) for group in batch], group=actor.data_parallel_group
+    )
+    groups = [facts for part in gathered for facts in part]
+    rollouts = [rollout for facts in groups for rollout in facts["rollouts"]]
+    gaps = sum((facts["gaps"] for facts in groups), Counter())
+    num_tokens = sum(gaps.values())
+    metrics = {
+        **_means(rollouts),
+        "groups_without_signal": _share(not facts["has_signal"] for facts in groups),
+        "num_groups": len(groups),
+        "num_rollouts": len(rollouts),
+        "num_tokens": num_tokens,
+        "num_sequence_tokens": sum(facts["num_sequence_tokens"] for facts in groups),
+        "num_interruptions": sum(facts["num_interruptions"] for facts in groups),
+        "gap_mean": sum(gap * count for gap, count in gaps.items()) / max(num_tokens, 1),
+        "gap_max": max(gaps, default=0),
+        "gap_histogram": {str(gap): gaps[gap] for gap in sorted(gaps)},
+        **_parity(groups),
+    }
+    for key in ("source", "answer_type"):
+        members = defaultdict(list)
+        for rollout in rollouts:
+            members[rollout[key]].append(rollout)
+        metrics[f"by_{key}"] = {value: _means(part) for value, part in sorted(members.items())}
+    return metrics
+
+
+def _facts(group: dict[str, Any], version: int) -> dict[str, Any]:
+    """One group as small plain data, cheap to gather."""
+    info = group["info"][0]
+    mask = group["policy_mask"].bool()
+    gaps = version - group["policy_versions"][mask]
+    fresh = mask & (group["policy_versions"] == version)
+    difference = (group["proximal_logprobs"] - group["behavior_logprobs"])[fresh].abs()
+    return {
+        "rollouts": [
+            {
+                "source": info.source,
+                "answer_type": info.answer_type,
+                "reward": info.totals[i],
+                "parts": info.parts[i],
+                "status": info.statuses[i],
+                "truncated": info.truncated[i],
+                "length": info.lengths[i],
+            }
+            for i in range(len(info.totals))
+        ],
+        "has_signal": has_signal(group),
+        "gaps": Counter(gaps.tolist()),
+        "num_sequence_tokens": int(group["attention_mask"].sum()),
+        "num_interruptions": info.num_interruptions,
+        "parity_max": float(difference.max()) if len(difference) else 0.0,
+        "parity_sum": float(difference.sum()),
+        "parity_tokens": len(difference),
+    }
+
+
+def _parity(groups: list[dict[str, Any]]) -> dict[str, float]:
+    """Trainer against rollout engine on tokens drawn from the current weights: there both are the same policy."""
+    num_tokens = sum(facts["parity_tokens"] for facts in groups)
+    return {
+        "parity_max": max((facts["parity_max"] for facts in groups), default=0.0),
+        "parity_mean": sum(facts["parity_sum"] for facts in groups) / max(num_tokens, 1),
+        "parity_tokens": num_tokens,
+    }
+
+
+def _means(rollouts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Averages over rollouts; `parts` over those that have the part."""
+    parts = defaultdict(list)
+    for rollout in rollouts:
+        for name, value in rollout["parts"].items():
+            parts[name].append(value)
+    statuses = Counter(rollout["status"] for rollout in rollouts)
+    lengths = [rollout["length"] for rollout in rollouts]
+    return {
+        "reward": _mean([rollout["reward"] for rollout in rollouts]),
+        "solved": _share(rollout["parts"]["accuracy"] >= 1.0 for rollout in rollouts),
+        "truncated": _share(rollout["truncated"] for rollout in rollouts),
+        "length_mean": _mean(lengths),
+        "length_max": max(lengths, default=0),
+        "parts": {name: _mean(values) for name, values in sorted(parts.items())},
+        "statuses": {
+            status: statuses[status] / max(len(rollouts), 1) for status in STATUSES if statuses[status]
+        },
+    }
+
+
+def update_metrics(tracker_stats: dict[str, float]) -> dict[str, float]:
+    """The policy update's statistics from AReaL's tracker, under the recipe's names."""
+    wanted = {"avg": "_mean", "max": "_max"}
+    kept = {
+        "loss": "avg", "entropy": "avg", "ratio": "avg max", "clipped_low": "avg", "clipped_high": "avg",
+        "behavior_weight": "avg max", "behavior_capped": "avg", "behavior_kl": "avg",
+    }  # fmt: skip
+    metrics = {}
+    for name, kinds in kept.items():
+        for kind in kinds.split():
+            value = tracker_stats.get(f"update/{name}/{kind}")
+            if value is not None:
+                metrics[name + (wanted[kind] if len(kinds.split()) > 1 else "")] = value
+    square = tracker_stats.get("update/behavior_weight_squared/avg")
+    if square:
+        # Kish: (sum w)^2 / (n sum w^2) = mean(w)^2 / mean(w^2)
+        metrics["effective_sample_size"] = metrics["behavior_weight_mean"] ** 2 / square
+    return metrics
+
+
+def flat(metrics: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """Nested metrics as `a/b/c: number`, for wandb and tensorboard."""
+    numbers = {}
+    for key, value in metrics.items():
+        if isinstance(value, dict):
+            numbers.update(flat(value, f"{prefix}{key}/"))
+        elif isinstance(value, int | float):
+            numbers[prefix + key] = value
+    return numbers
+
+
+def _mean(values: list[float]) -> float:
+    return float(torch.tensor(values, dtype=torch.float64).mean()) if values else 0.0
+
+
+def _share(flags) -> float:
+    flags = list(flags)
+    return sum(flags) / max(len(flags), 1)

@@ -1,0 +1,162 @@
+"""What a person sees of a run and what stays on disk of it: progress lines, `metrics.jsonl`, AReaL's loggers."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trains.metrics import batch_metrics, flat, update_metrics
+from trains.setup import Run, run_directory
+
+PHASES = ("rollout", "proximal", "advantages", "update", "exchange", "save", "evaluate")
+
+
+@contextmanager
+def reported_failure():
+    """Say in one line why the trainer ends; the traceback follows in its log."""
+    try:
+        yield
+    except Exception as error:
+        print(f"[grpo] stopped by {type(error).__name__}: {error}", flush=True)
+        raise
+
+
+class Report:
+    """Times the phases of a step and writes one record per step; only rank 0 writes."""
+
+    def __init__(self, run: Run):
+        self.run = run
+        self.is_writer = run.actor.rank == 0
+        self.directory = run_directory(run.config)
+        self.seconds: dict[str, float] = {}
+        self.held_out: dict[str, Any] | None = None
+        self.started = self.step_started = time.perf_counter()
+        if self.is_writer:
+            self._write_manifest(finished=False)
+            if run.start_step == 0:
+                (self.directory / "metrics.jsonl").unlink(missing_ok=True)
+                (self.directory / "evaluations.jsonl").unlink(missing_ok=True)
+            else:
+                self._forget_steps_from(run.start_step)
+            self.say(
+                f"{run.config.experiment_name}/{run.config.trial_name}: steps {run.start_step + 1} to "
+                f"{run.total_steps}, {run.config.train_dataset.batch_size} prompts x {run.config.gconfig.n_samples} "
+                f"rollouts a step, at most {run.config.rollout.max_head_offpolicyness} versions behind"
+            )
+
+    @contextmanager
+    def phase(self, name: str):
+        """Time a phase of the step under its name."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def step(self, step: int, batch: list[dict[str, Any]], update: dict[str, float]) -> dict[str, Any]:
+        """Collect, write and print the record of a finished step; returns it (on every rank)."""
+        run = self.run
+        tracker_stats = run.actor.export_stats()
+        total = time.perf_counter() - self.step_started
+        metrics = batch_metrics(run.actor, batch, version=step)
+        record = {
+            "step": step + 1,
+            "version": step,
+            **metrics,
+            **update_metrics(tracker_stats),
+            **update,
+            "buffer": {**run.rollout.buffer.counts, "ready": run.rollout.buffer.num_ready},
+            "seconds": {name: round(self.seconds.get(name, 0.0), 4) for name in PHASES}
+            | {"total": round(total, 4)},
+            "exchange_pause": run.actor.exchange_seconds,
+            "tokens_per_second": metrics["num_tokens"] / total,
+            "trainer_tokens_per_second": metrics["num_sequence_tokens"]
+            / max(self.seconds.get("proximal", 0) + self.seconds.get("update", 0), 1e-9),
+            "waiting_share": self.seconds.get("rollout", 0.0) / total,
+        }
+        if self.is_writer:
+            self._append("metrics.jsonl", record)
+            self._append(
+                "rollouts.jsonl", {"step": step + 1, "rollouts": [_example(group) for group in batch[:2]]}
+            )
+            self.say(self._line(record))
+        info = run.step_info(step)
+        run.stats_logger.commit(info.epoch, info.epoch_step, info.global_step, flat(record))
+        self.seconds, self.step_started = {}, time.perf_counter()
+        return record
+
+    def evaluation(self, step: int, result: dict[str, Any]) -> None:
+        """Write and print an evaluation of the weights after `step` steps (0: before training)."""
+        self.held_out = result
+        if not self.is_writer:
+            return
+        self._append("evaluations.jsonl", {"step": step, **result})
+        types = ", ".join(f"{name} {value['accuracy']:.3f}" for name, value in result["answer_type"].items())
+        overall = result["overall"]
+        self.say(
+            f"held-out accuracy after step {step}: {overall['accuracy']:.3f} on {overall['num_samples']} ({types})"
+        )
+
+    def finish(self, checkpoint: Path) -> None:
+        if self.is_writer:
+            self._write_manifest(finished=True, checkpoint=str(checkpoint))
+            minutes = (time.perf_counter() - self.started) / 60
+            self.say(
+                f"done in {minutes:.1f} min; checkpoint: {checkpoint}; metrics: {self.directory}/metrics.jsonl"
+            )
+
+    def say(self, text: str) -> None:
+        if self.is_writer:
+            print(f"[grpo] {text}", flush=True)
+
+    def _line(self, record: dict[str, Any]) -> str:
+        seconds = record["seconds"]
+        phases = " ".join(f"{name} {seconds[name]:.2f}" for name in PHASES if seconds[name] >= 0.005)
+        held_out = f" | held-out {self.held_out['overall']['accuracy']:.3f}" if self.held_out else ""
+        skipped = " | SKIPPED: gradient not finite" if record["num_skipped"] else ""
+        return (
+            f"step {record['step']}/{self.run.total_steps} | reward {record['reward']:.3f} solved "
+            f"{record['solved']:.3f}{held_out} | version gap mean {record['gap_mean']:.2f} max {record['gap_max']} | "
+            f"parity {record['parity_max']:.0e} | {record['tokens_per_second']:.0f} tok/s | "
+            f"{seconds['total']:.2f} s ({phases}){skipped}"
+        )
+
+    def _write_manifest(self, finished: bool, checkpoint: str | None = None) -> None:
+        config = self.run.config
+        manifest = {
+            "command": shlex.join(["python", "-m", "areal.launcher.local", *sys.argv]),
+            "experiment_name": config.experiment_name,
+            "trial_name": config.trial_name,
+            "started_from": config.actor.path,
+            "checkpoint": checkpoint,
+            "logs": self.run.stats_logger.get_log_path(config.stats_logger),
+            "total_steps": self.run.total_steps,
+            "finished": finished,
+        }
+        (self.directory / "run.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+    def _append(self, name: str, record: dict[str, Any]) -> None:
+        with (self.directory / name).open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def _forget_steps_from(self, step: int) -> None:
+        """After a recovery, drop the records of steps that are done again."""
+        for name in ("metrics.jsonl", "evaluations.jsonl"):
+            path = self.directory / name
+            if path.exists():
+                kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]
+                path.write_text("".join(line + "\n" for line in kept))
+
+
+def _example(group: dict[str, Any]) -> dict[str, Any]:
+    info = group["info"][0]
+    return {
+        "id": info.sample_id,
+        "answer_type": info.answer_type,
+        "completion": info.completion,
+        "reward": info.totals[0],
+        "status": info.statuses[0],
+    }

@@ -1,0 +1,223 @@
+"""Builds what one run needs from its configuration: engines, data, workflows, savers. `trains/grpo.py` uses them."""
+
+from __future__ import annotations
+
+import json
+import os
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from areal.api import FinetuneSpec, StepInfo, WeightUpdateMeta
+from areal.utils import seeding
+from areal.utils.evaluator import Evaluator
+from areal.utils.hf_utils import load_hf_processor_and_tokenizer
+from areal.utils.recover import RecoverHandler
+from areal.utils.saver import Saver
+from areal.utils.stats_logger import StatsLogger
+
+from dataset.loader import create_dataloader
+from dataset.prompts import PromptConfig
+from reward.pool import RewardPool
+from trains.actor import VisionActor
+from trains.config import Config
+from trains.rollout import BoundedRollout
+from trains.workflow import VisionRolloutWorkflow
+
+MEDIA_TOKEN_KEYS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+UNBOUNDED_STALENESS = 10**9  # evaluation is not training data
+
+
+@dataclass
+class Run:
+    """Everything the loop touches; `start_step` is above 0 after a recovery."""
+
+    config: Config
+    actor: VisionActor
+    reference: VisionActor | None
+    rollout: BoundedRollout
+    eval_rollout: BoundedRollout
+    train_dataloader: Any
+    eval_dataloader: Any
+    workflow: VisionRolloutWorkflow
+    eval_workflow: VisionRolloutWorkflow
+    weight_meta: WeightUpdateMeta
+    saver: Saver
+    evaluator: Evaluator
+    recover: RecoverHandler
+    stats_logger: StatsLogger
+    reward_pool: RewardPool
+    spec: FinetuneSpec
+    total_steps: int
+    start_step: int = 0
+    step: int = 0
+
+    @property
+    def progress(self) -> float:
+        """Share of training done, in [0, 1]."""
+        return self.step / self.total_steps
+
+    def step_info(self, step: int) -> StepInfo:
+        per_epoch = self.spec.steps_per_epoch
+        return StepInfo(
+            epoch=step // per_epoch, epoch_step=step % per_epoch, global_step=step, steps_per_epoch=per_epoch
+        )
+
+    def set_version(self, version: int) -> None:
+        for engine in (self.actor, self.rollout, self.eval_rollout):
+            engine.set_version(version)
+
+    def close(self) -> None:
+        self.rollout.destroy()
+        self.eval_rollout.destroy()
+        self.reward_pool.close()
+        self.stats_logger.close()
+        self.actor.destroy()
+
+
+class ResumableData:
+    """The data loader and the ring buffer as one object with the state that AReaL's `RecoverHandler` saves."""
+
+    def __init__(self, dataloader: Any, rollout: BoundedRollout):
+        self.dataloader = dataloader
+        self.rollout = rollout
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"dataloader": self.dataloader.state_dict(), "buffer": self.rollout.buffer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.dataloader.load_state_dict(state["dataloader"])
+        self.rollout.buffer.load_state_dict(state["buffer"])
+
+
+def build(config: Config) -> Run:
+    """Load the model, connect to the servers, open the data, recover if there is something to recover from."""
+    forbidden = media_token_ids(config.actor.path)
+    allocation = config.allocation
+    actor = VisionActor(config.actor, config.loss, forbidden, config.gconfig.max_new_tokens)
+    actor.create_process_group(parallel_strategy=allocation.train)
+    rank, world_size = actor.data_parallel_rank, actor.data_parallel_world_size
+    seeding.set_random_seed(config.seed, key=f"trainer{actor.rank}")
+
+    processor, _ = load_hf_processor_and_tokenizer(config.actor.path)
+    data = config.train_dataset
+    prompts = PromptConfig(
+        num_thinking_prompts=data.num_thinking_prompts, format_guidance=data.format_guidance, seed=config.seed
+    )
+    shared = {"rank": rank, "world_size": world_size, "seed": config.seed, "prompts": prompts}
+    train_dataloader = create_dataloader(
+        data.mixture or data.path,
+        processor,
+        batch_size=data.batch_size,
+        shuffle=data.shuffle,
+        max_length=data.max_length,
+        max_pixels=data.max_pixels,
+        num_workers=data.num_workers,
+        **shared,
+    )
+    eval_dataloader = None
+    if config.valid_dataset is not None:
+        eval_dataloader = create_dataloader(
+            config.valid_dataset.path,
+            processor,
+            batch_size=world_size,
+            shuffle=False,
+            max_length=config.valid_dataset.max_length,
+            max_pixels=data.max_pixels,
+            **shared,
+        )
+    spec = FinetuneSpec(
+        total_train_epochs=config.total_train_epochs,
+        dataset_size=len(train_dataloader) * data.batch_size,
+        train_batch_size=data.batch_size,
+    )
+
+    actor.initialize(addr=None, ft_spec=spec)
+    reference = None
+    if config.loss.kl_coefficient > 0:
+        reference = VisionActor(config.ref, config.loss, forbidden, config.gconfig.max_new_tokens)
+        reference.create_process_group(parallel_strategy=allocation.train)
+        reference.initialize(addr=None, ft_spec=spec)
+
+    rollout = BoundedRollout(config.rollout, config.buffer, forbidden)
+    rollout.initialize(train_data_parallel_size=world_size)
+    eval_config = deepcopy(config.rollout)
+    eval_config.max_head_offpolicyness = UNBOUNDED_STALENESS
+    eval_rollout = BoundedRollout(eval_config, config.buffer, forbidden)
+    eval_rollout.initialize(train_data_parallel_size=world_size)
+    weight_meta = _weight_meta(config)
+    actor.connect_engine(rollout, weight_meta)
+
+    if config.stats_logger.wandb.mode == "offline":
+        os.environ["WANDB_MODE"] = "offline"  # else AReaL's logger asks for a login
+
+    pool = RewardPool(num_workers=config.reward.num_workers)
+    run = Run(
+        config=config,
+        actor=actor,
+        reference=reference,
+        rollout=rollout,
+        eval_rollout=eval_rollout,
+        train_dataloader=train_dataloader,
+        eval_dataloader=eval_dataloader,
+        workflow=None,
+        eval_workflow=None,
+        weight_meta=weight_meta,
+        saver=Saver(config.saver, spec),
+        evaluator=Evaluator(config.evaluator, spec),
+        recover=RecoverHandler(config.recover, spec),
+        stats_logger=StatsLogger(config, spec),
+        reward_pool=pool,
+        spec=spec,
+        total_steps=config.total_train_steps or spec.total_train_steps,
+    )
+    workflow_options = {
+        "reward_pool": pool,
+        "forbidden_token_ids": forbidden,
+        "prompts": prompts,
+        "max_pixels": data.max_pixels,
+        "get_progress": lambda: run.progress,
+    }
+    run.workflow = VisionRolloutWorkflow(processor, config.gconfig, **workflow_options)
+    run.eval_workflow = VisionRolloutWorkflow(processor, config.eval_gconfig, **workflow_options)
+    _recover(run)
+    return run
+
+
+def media_token_ids(checkpoint: str) -> list[int]:
+    """Ids of the image and video marks, which a policy must never generate, from the checkpoint's config.json."""
+    config = json.loads((Path(checkpoint) / "config.json").read_text())
+    return sorted({config[key] for key in MEDIA_TOKEN_KEYS if config.get(key) is not None})
+
+
+def run_directory(config: Config) -> Path:
+    """Where a run leaves its metrics, its summary and its final checkpoint."""
+    path = Path(config.cluster.fileroot) / config.experiment_name / config.trial_name
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _recover(run: Run) -> None:
+    info = run.recover.load(
+        run.actor,
+        run.saver,
+        run.evaluator,
+        run.stats_logger,
+        ResumableData(run.train_dataloader, run.rollout),
+        inference_engine=run.rollout,
+        weight_update_meta=run.weight_meta,
+    )
+    if info is not None:
+        run.start_step = run.step = info.last_step_info.global_step + 1
+        run.rollout.recover(run.start_step)
+        run.eval_rollout.set_version(run.start_step)
+
+
+def _weight_meta(config: Config) -> WeightUpdateMeta:
+    if config.actor.weight_update_mode == "xccl":
+        servers = next(part for part in config.allocation.allocations if part.backend == "sglang")
+        return WeightUpdateMeta.from_fsdp_xccl(gen_allocation=servers)
+    return WeightUpdateMeta.from_disk(
+        config.experiment_name, config.trial_name, config.cluster.fileroot, clear_checkpoint_after_load=True
+    )
