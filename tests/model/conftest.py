@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from llavaonevision1_5 import sglang_environment, tiny
 from llavaonevision1_5.modeling import LLaVAOneVision1_5_ForConditionalGeneration
 from llavaonevision1_5.processing import LLaVAOneVision1_5_Processor
-from PIL import Image
 from sglang_cpu.process import running_server
 
 torch.set_num_threads(1)

@@ -125,7 +125,7 @@ def test_weight_update_from_disk_reaches_images_seen_before(server, model, check
     with torch.no_grad():
         generator = torch.Generator().manual_seed(1)
         for parameter in model.visual.parameters():  # the tower alone: a stale image feature would show
-            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     model.save_pretrained(tmp_path)
     call(server, "pause_generation")
     call(server, "update_weights_from_disk", model_path=str(tmp_path), abort_all_requests=True)

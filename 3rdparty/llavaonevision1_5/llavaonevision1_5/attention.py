@@ -21,7 +21,7 @@ NAME = "packed_sdpa"
 
 
 def _attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None, is_causal: bool
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scaling: float | None, is_causal: bool
 ) -> torch.Tensor:
     return F.scaled_dot_product_attention(
         query,
@@ -57,13 +57,12 @@ def segmented_attention(
     # Neighbours of the same length (the frames of equal images) are computed as one batch.
     runs = [(length, len(list(group))) for length, group in itertools.groupby(lengths)]
     splits = [length * count for length, count in runs]
-    for (length, count), q, k, v in zip(
-        runs, query.split(splits, 2), key.split(splits, 2), value.split(splits, 2), strict=True
-    ):
+    parts = zip(query.split(splits, 2), key.split(splits, 2), value.split(splits, 2), strict=True)
+    for (length, count), part in zip(runs, parts, strict=True):
         if length == 0:
             continue
-        q, k, v = (x.reshape(x.shape[1], count, length, head_dim).transpose(0, 1) for x in (q, k, v))
-        output = _attend(q, k, v, scaling, is_causal)
+        batched = (x.reshape(x.shape[1], count, length, head_dim).transpose(0, 1) for x in part)
+        output = _attend(*batched, scaling=scaling, is_causal=is_causal)
         outputs.append(output.transpose(1, 2).reshape(count * length, heads, head_dim))
     return torch.cat(outputs).unsqueeze(0)
 
@@ -74,6 +73,7 @@ def packed_sdpa(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
+    *,
     dropout: float = 0.0,
     scaling: float | None = None,
     segment_lengths: list[int] | None = None,

@@ -9,7 +9,6 @@ from transformers import PretrainedConfig, Qwen3Config
 
 from llavaonevision1_5 import ARCHITECTURE, MODEL_TYPE, shims
 
-
 # The logit of a suppressed token: probability exactly 0, but finite, so that entropy is not 0 times infinity.
 SUPPRESSED_LOGIT = -1e4
 
@@ -25,6 +24,7 @@ class RiceConfig(PretrainedConfig):
 
     def __init__(
         self,
+        *,
         depth: int = 24,
         embed_dim: int = 1024,
         num_heads: int = 16,
@@ -67,7 +67,7 @@ class RiceConfig(PretrainedConfig):
         return self.in_channels * self.patch_size**2
 
 
-class LLaVAOneVision1_5_Config(PretrainedConfig):  # noqa: N801 - the name in published checkpoints
+class LLaVAOneVision1_5_Config(PretrainedConfig):
     """The whole model. `text_config` is a Qwen3 configuration whatever `model_type` the checkpoint gives it.
 
     `suppress_media_tokens` takes the four media tokens out of the output distribution, in the trainer's model
@@ -83,6 +83,7 @@ class LLaVAOneVision1_5_Config(PretrainedConfig):  # noqa: N801 - the name in pu
         self,
         text_config: Qwen3Config | dict[str, Any] | None = None,
         vision_config: RiceConfig | dict[str, Any] | None = None,
+        *,
         image_token_id: int = 151655,
         video_token_id: int = 151656,
         vision_start_token_id: int = 151652,
@@ -132,7 +133,9 @@ class LLaVAOneVision1_5_Config(PretrainedConfig):  # noqa: N801 - the name in pu
     def hidden_size(self) -> int:
         return self.text_config.hidden_size
 
-    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
         """As in transformers, and the folder then loads through this package (see `shims`)."""
         super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
         shims.write(save_directory)

@@ -32,7 +32,7 @@ from llavaonevision1_5.vision import RiceVisionTower
 _TEXT_KEYS = ("output_hidden_states", "output_attentions", "return_dict")
 
 
-class LLaVAOneVision1_5_PreTrainedModel(PreTrainedModel):  # noqa: N801 - the name in published checkpoints
+class LLaVAOneVision1_5_PreTrainedModel(PreTrainedModel):
     config_class = LLaVAOneVision1_5_Config
     base_model_prefix = ""
     supports_gradient_checkpointing = True
@@ -54,7 +54,7 @@ class LLaVAOneVision1_5_PreTrainedModel(PreTrainedModel):  # noqa: N801 - the na
         """Nothing: transformers would copy source files into every checkpoint; `shims.write` does better."""
 
 
-class LLaVAOneVision1_5_ForConditionalGeneration(LLaVAOneVision1_5_PreTrainedModel, GenerationMixin):  # noqa: N801
+class LLaVAOneVision1_5_ForConditionalGeneration(LLaVAOneVision1_5_PreTrainedModel, GenerationMixin):
     """Vision tower, language model and head. See the module's docstring for the forms of input."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012 - only if config ties
@@ -129,6 +129,7 @@ class LLaVAOneVision1_5_ForConditionalGeneration(LLaVAOneVision1_5_PreTrainedMod
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | dict[str, Any] | None = None,
         position_ids: torch.Tensor | None = None,
+        *,
         past_key_values: Any | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
@@ -158,8 +159,11 @@ class LLaVAOneVision1_5_ForConditionalGeneration(LLaVAOneVision1_5_PreTrainedMod
         if isinstance(attention_mask, dict):
             attention_mask = None  # AReaL's way to say: no mask, the row is packed
         text_inputs = {key: kwargs[key] for key in _TEXT_KEYS if kwargs.get(key) is not None}
-        if _is_packed(inputs_embeds, attention_mask, position_ids, past_key_values, cu_seq_lens_q):
+        if cu_seq_lens_q is None and attention_mask is None and past_key_values is None:
+            cu_seq_lens_q = _bounds_if_packed(position_ids, num_rows=inputs_embeds.shape[0])
+        if cu_seq_lens_q is not None:
             text_inputs |= self._packed_inputs(inputs_embeds.shape[1], position_ids, cu_seq_lens_q)
+            use_cache = False  # a cache would make transformers build a mask that ignores the packing
         else:
             text_inputs |= {"attention_mask": attention_mask, "position_ids": position_ids}
         outputs = self.model(
@@ -187,14 +191,14 @@ class LLaVAOneVision1_5_ForConditionalGeneration(LLaVAOneVision1_5_PreTrainedMod
         )
 
     def _packed_inputs(
-        self, num_tokens: int, position_ids: torch.Tensor | None, cu_seqlens: torch.Tensor | None
+        self, num_tokens: int, position_ids: torch.Tensor | None, cu_seqlens: torch.Tensor
     ) -> dict[str, Any]:
         """Mask, positions and segment bounds of a packed row, in the form the attention implementation reads."""
-        if cu_seqlens is None:
-            cu_seqlens = attention.bounds_from_position_ids(position_ids)
         lengths = attention.segment_lengths_of(cu_seqlens)
         if sum(lengths) != num_tokens:
-            raise ValueError(f"cu_seq_lens_q ends at {sum(lengths)}, but the packed row has {num_tokens} tokens")
+            raise ValueError(
+                f"cu_seq_lens_q ends at {sum(lengths)}, but the packed row has {num_tokens} tokens"
+            )
         restarting = torch.cat([torch.arange(n, device=cu_seqlens.device) for n in lengths]).unsqueeze(0)
         no_mask = {"full_attention": None}
         implementation = self.config.text_config._attn_implementation or ""
@@ -242,15 +246,9 @@ class LLaVAOneVision1_5_ForConditionalGeneration(LLaVAOneVision1_5_PreTrainedMod
             shims.write(save_directory)
 
 
-def _is_packed(
-    inputs_embeds: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    position_ids: torch.Tensor | None,
-    past_key_values: Any | None,
-    cu_seqlens: torch.Tensor | None,
-) -> bool:
-    if cu_seqlens is not None:
-        return True
-    if attention_mask is not None or position_ids is None or past_key_values is not None:
-        return False
-    return inputs_embeds.shape[0] == 1 and position_ids.shape[-1] == inputs_embeds.shape[1] > 1
+def _bounds_if_packed(position_ids: torch.Tensor | None, num_rows: int) -> torch.Tensor | None:
+    """Segment bounds of one row whose position ids restart; None for anything else."""
+    if position_ids is None or num_rows != 1 or position_ids.shape[-1] <= 1:
+        return None
+    bounds = attention.bounds_from_position_ids(position_ids)
+    return bounds if len(bounds) > 2 else None

@@ -46,11 +46,13 @@ def _to_rgb(image: Any) -> Image.Image:
         array = to_numpy_array(image)
         if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[-1] not in (1, 3, 4):
             array = array.transpose(1, 2, 0)
-        image = Image.fromarray(array.astype(np.uint8).squeeze(-1) if array.shape[-1:] == (1,) else array.astype(np.uint8))
+        image = Image.fromarray(
+            array.astype(np.uint8).squeeze(-1) if array.shape[-1:] == (1,) else array.astype(np.uint8)
+        )
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-class LLaVAOneVision1_5_ImageProcessor(Qwen2VLImageProcessor):  # noqa: N801
+class LLaVAOneVision1_5_ImageProcessor(Qwen2VLImageProcessor):
     """The Qwen2-VL image processor with one frame per patch: the same settings, resizing and patch order.
 
     Patches are cut while pixels are still bytes and normalised once, which takes a fifth of the time that
@@ -112,7 +114,7 @@ class LLaVAOneVision1_5_ImageProcessor(Qwen2VLImageProcessor):  # noqa: N801
         return BatchFeature(data=data, tensor_type=return_tensors)
 
 
-class LLaVAOneVision1_5_Processor(ProcessorMixin):  # noqa: N801
+class LLaVAOneVision1_5_Processor(ProcessorMixin):
     """Image processor, tokenizer and chat template in one object."""
 
     def __init__(
@@ -204,7 +206,9 @@ class LLaVAOneVision1_5_Processor(ProcessorMixin):  # noqa: N801
     def model_input_names(self) -> list[str]:
         return [*super().model_input_names, "mm_token_type_ids"]
 
-    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
         """As in transformers, plus `preprocessor_config.json` (the published place) and the shims."""
         super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
         self.image_processor.save_pretrained(save_directory)

@@ -39,7 +39,11 @@ VOCAB_SIZE = 264  # 256 bytes and 7 special tokens, rounded up to a multiple of 
 
 def byte_characters() -> list[str]:
     """The character by which `tokenizers` writes each byte: printable Latin-1 as itself, others from U+0100."""
-    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    printable = {
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    }
     others = iter(range(256, 512))
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
 
@@ -49,7 +53,9 @@ def build_tokenizer(*, model_max_length: int = 4096) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(BPE(vocab={char: byte for byte, char in enumerate(byte_characters())}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
@@ -60,7 +66,9 @@ def build_tokenizer(*, model_max_length: int = 4096) -> PreTrainedTokenizerFast:
     )
 
 
-def build_processor(*, min_pixels: int = 56 * 56, max_pixels: int = 28 * 28 * 64) -> LLaVAOneVision1_5_Processor:
+def build_processor(
+    *, min_pixels: int = 56 * 56, max_pixels: int = 28 * 28 * 64
+) -> LLaVAOneVision1_5_Processor:
     """The processor of the tiny model; `min_pixels` and `max_pixels` bound an image after resizing."""
     return LLaVAOneVision1_5_Processor(
         image_processor=LLaVAOneVision1_5_ImageProcessor(

@@ -27,7 +27,9 @@ def hook_path() -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--remove", action="store_true", help="delete the hook instead of writing it")
     arguments = parser.parse_args()
     path = hook_path()

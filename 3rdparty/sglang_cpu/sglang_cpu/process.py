@@ -82,7 +82,9 @@ def running_server(
             if process.poll() is not None:
                 raise RuntimeError(f"the server ended with status {process.returncode}; {log}:\n{_tail(log)}")
             if time.monotonic() > deadline:
-                raise RuntimeError(f"the server is not healthy after {timeout_seconds} s; {log}:\n{_tail(log)}")
+                raise RuntimeError(
+                    f"the server is not healthy after {timeout_seconds} s; {log}:\n{_tail(log)}"
+                )
             time.sleep(0.25)
         yield url
     finally:

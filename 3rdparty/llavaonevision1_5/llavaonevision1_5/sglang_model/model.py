@@ -54,7 +54,7 @@ class SuppressingLogitsProcessor(LogitsProcessor):
         return logits.index_fill_(-1, self.media_token_ids, SUPPRESSED_LOGIT)
 
 
-class LLaVAOneVision1_5_ForConditionalGeneration(nn.Module):  # noqa: N801 - SGLang looks for this name
+class LLaVAOneVision1_5_ForConditionalGeneration(nn.Module):
     def __init__(
         self,
         config: LLaVAOneVision1_5_Config,
@@ -76,7 +76,9 @@ class LLaVAOneVision1_5_ForConditionalGeneration(nn.Module):  # noqa: N801 - SGL
                 prefix=add_prefix("lm_head", prefix),
             )
         self.logits_processor = (
-            SuppressingLogitsProcessor(config) if config.suppress_media_tokens else LogitsProcessor(text_config)
+            SuppressingLogitsProcessor(config)
+            if config.suppress_media_tokens
+            else LogitsProcessor(text_config)
         )
 
     def get_input_embeddings(self) -> nn.Module:
@@ -84,7 +86,9 @@ class LLaVAOneVision1_5_ForConditionalGeneration(nn.Module):  # noqa: N801 - SGL
 
     def pad_input_ids(self, input_ids: list[int], mm_inputs: MultimodalInputs) -> list[int]:
         """Image tokens replaced by a value that stands for the image, so that the prefix cache tells images apart."""
-        return mm_utils.MultiModalityDataPaddingPatternMultimodalTokens().pad_input_tokens(input_ids, mm_inputs)
+        return mm_utils.MultiModalityDataPaddingPatternMultimodalTokens().pad_input_tokens(
+            input_ids, mm_inputs
+        )
 
     def get_image_feature(self, items: list[MultimodalDataItem]) -> torch.Tensor:
         """Features of all images of `items`, in order: `[image tokens, hidden]`."""

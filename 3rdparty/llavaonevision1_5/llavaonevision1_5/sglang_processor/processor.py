@@ -45,7 +45,9 @@ class Patches:
         return self.pixel_values.numel() * self.pixel_values.element_size()
 
 
-def place_images(ids: Sequence[int], counts: Sequence[int], image_token_id: int) -> tuple[list[int], list[tuple[int, int]]]:
+def place_images(
+    ids: Sequence[int], counts: Sequence[int], image_token_id: int
+) -> tuple[list[int], list[tuple[int, int]]]:
     """Token ids with image tokens expanded, and first and last place of each image's tokens.
 
     `counts` are the tokens per image. Raises ValueError with the counts when ids and images do not match.
@@ -64,20 +66,24 @@ def place_images(ids: Sequence[int], counts: Sequence[int], image_token_id: int)
                 f"({list(counts)}) or one mark each"
             )
         remaining = iter(counts)
-        ids = [t for token in ids for t in ([token] * next(remaining) if token == image_token_id else [token])]
+        ids = [
+            t for token in ids for t in ([token] * next(remaining) if token == image_token_id else [token])
+        ]
         places = [place for place, token in enumerate(ids) if token == image_token_id]
     offsets = []
     start = 0
     for index, count in enumerate(counts):
         first, last = places[start], places[start + count - 1]
         if last - first + 1 != count:
-            raise ValueError(f"the {count} tokens of image {index} are not in one piece (from {first} to {last})")
+            raise ValueError(
+                f"the {count} tokens of image {index} are not in one piece (from {first} to {last})"
+            )
         offsets.append((first, last))
         start += count
     return ids, offsets
 
 
-class LLaVAOneVision1_5_SGLangProcessor(BaseMultimodalProcessor):  # noqa: N801
+class LLaVAOneVision1_5_SGLangProcessor(BaseMultimodalProcessor):
     models = [LLaVAOneVision1_5_ForConditionalGeneration]  # noqa: RUF012 - read by SGLang
     gpu_image_decode = False  # a GPU decoder gives other pixels than the trainer's PIL
 

@@ -1,0 +1,321 @@
+"""The model for transformers: every form of input gives the same logits, and only what should learn learns."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, Qwen3ForCausalLM
+
+from llavaonevision1_5 import tiny
+from llavaonevision1_5.configuration import SUPPRESSED_LOGIT
+from llavaonevision1_5.freezing import freeze
+from llavaonevision1_5.modeling import LLaVAOneVision1_5_ForConditionalGeneration
+
+CLOSE = {"atol": 1e-5, "rtol": 0.0}
+
+
+def merged_pixels(prompts):
+    """pixel_values and image_grid_thw of several prompts, as AReaL concatenates them."""
+    keys = ("pixel_values", "image_grid_thw")
+    return {key: torch.cat([p.pixels[key] for p in prompts if key in p.pixels]) for key in keys}
+
+
+def packed_inputs(prompts, num_padding=0):
+    """One row as AReaL's engine makes it: bounds in cu_seq_lens_q, a dict for a mask, padding as a last segment."""
+    ids = torch.tensor([token for p in prompts for token in p.ids] + [0] * num_padding)
+    lengths = [len(p.ids) for p in prompts] + ([num_padding] if num_padding else [])
+    bounds = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+    return {
+        "input_ids": ids.unsqueeze(0),
+        "position_ids": torch.cat([torch.arange(n) for n in lengths]).unsqueeze(0),
+        "attention_mask": {"full_attention": None, "sliding_attention": None},
+        "cu_seq_lens_q": bounds,
+        "cu_seq_lens_k": bounds,
+        "max_length_q": max(lengths),
+        "max_length_k": max(lengths),
+        "use_cache": False,
+        **merged_pixels(prompts),
+    }
+
+
+def one_by_one(model, prompts):
+    with torch.no_grad():
+        return [model(input_ids=torch.tensor([p.ids]), **p.pixels).logits[0] for p in prompts]
+
+
+def load(checkpoint, implementation):
+    return LLaVAOneVision1_5_ForConditionalGeneration.from_pretrained(
+        checkpoint, attn_implementation=implementation
+    ).eval()
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("num_padding", [0, 5])
+def test_packed_equals_one_by_one(checkpoint, prompts, implementation, num_padding):
+    model = load(checkpoint, implementation)
+    with torch.no_grad():
+        packed = model(**packed_inputs(prompts, num_padding)).logits[0]
+    start = 0
+    for alone, prompt in zip(one_by_one(model, prompts), prompts, strict=True):
+        torch.testing.assert_close(packed[start : start + len(prompt.ids)], alone, **CLOSE)
+        start += len(prompt.ids)
+    assert start + num_padding == len(packed)
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_restarting_positions_alone_mean_packed(checkpoint, prompts, implementation):
+    model = load(checkpoint, implementation)
+    inputs = packed_inputs(prompts)
+    kept = {key: inputs[key] for key in ("input_ids", "position_ids", "pixel_values", "image_grid_thw")}
+    with torch.no_grad():
+        packed = model(**kept).logits[0]
+    torch.testing.assert_close(packed, torch.cat(one_by_one(model, prompts)), **CLOSE)
+
+
+def test_padded_equals_one_by_one(model, prompts):
+    longest = max(len(p.ids) for p in prompts)
+    ids = torch.tensor([p.ids + [0] * (longest - len(p.ids)) for p in prompts])
+    mask = torch.tensor([[1] * len(p.ids) + [0] * (longest - len(p.ids)) for p in prompts])
+    with torch.no_grad():
+        padded = model(input_ids=ids, attention_mask=mask, **merged_pixels(prompts)).logits
+    for row, alone, prompt in zip(padded, one_by_one(model, prompts), prompts, strict=True):
+        torch.testing.assert_close(row[: len(prompt.ids)], alone, **CLOSE)
+
+
+def test_gradients_of_packed_equal_one_by_one(model, prompts):
+    def loss(logits):
+        return logits.log_softmax(-1)[..., 5].sum()
+
+    loss(model(**packed_inputs(prompts)).logits).backward()
+    packed = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    for prompt in prompts:
+        loss(model(input_ids=torch.tensor([prompt.ids]), **prompt.pixels).logits).backward()
+    for name, parameter in model.named_parameters():
+        scale = parameter.grad.abs().max().clamp(min=1.0)
+        torch.testing.assert_close(packed[name] / scale, parameter.grad / scale, **CLOSE)
+
+
+def test_bounds_that_do_not_cover_the_row_are_refused(model, prompts):
+    inputs = packed_inputs(prompts[:2])
+    inputs["cu_seq_lens_q"] = inputs["cu_seq_lens_q"] - torch.tensor([0, 0, 1])
+    with pytest.raises(ValueError, match=r"cu_seq_lens_q ends at \d+, but the packed row has \d+ tokens"):
+        model(**inputs)
+
+
+@pytest.mark.parametrize("suppress", [False, True])
+def test_text_logits_equal_qwen3(prompts, suppress):
+    model = tiny.build_model(tiny.build_config(suppress_media_tokens=suppress), seed=3).eval()
+    qwen3 = Qwen3ForCausalLM(model.config.text_config).eval()
+    language = {n: t for n, t in model.state_dict().items() if not n.startswith("visual.")}
+    qwen3.load_state_dict(language)
+    ids = torch.tensor([prompts[0].ids])
+    with torch.no_grad():
+        expected, got = qwen3(input_ids=ids).logits, model(input_ids=ids).logits
+    if suppress:
+        expected[..., model.config.media_token_ids] = SUPPRESSED_LOGIT
+        assert (got.softmax(-1)[..., model.config.media_token_ids] == 0).all()
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
+
+
+def test_an_image_changes_the_logits_after_it_only(model, prompts):
+    prompt = prompts[1]
+    first = prompt.ids.index(model.config.image_token_id)
+    ids = torch.tensor([prompt.ids])
+    with torch.no_grad():
+        given = model(input_ids=ids, **prompt.pixels).logits[0]
+        black = model(
+            input_ids=ids, **{**prompt.pixels, "pixel_values": prompt.pixels["pixel_values"] * 0}
+        ).logits[0]
+    torch.testing.assert_close(given[:first], black[:first], **CLOSE)
+    assert (given[first:] - black[first:]).abs().max(-1).values.min() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda ids, pixels, pad: ([*ids, pad], pixels), r"5 image tokens .* 1 images give 4 features"),
+        (
+            lambda ids, pixels, pad: ([t for t in ids if t != pad], pixels),
+            r"0 image tokens .* give 4 features",
+        ),
+        (lambda ids, pixels, pad: (ids, {}), r"4 image tokens in input_ids, but there are no pixel_values"),
+        (lambda ids, pixels, pad: (ids, {"pixel_values": pixels["pixel_values"]}), r"need image_grid_thw"),
+        (
+            lambda ids, pixels, pad: (ids, {**pixels, "pixel_values": pixels["pixel_values"][:-1]}),
+            r"describes 16 patches in 1 frames, but pixel_values has 15 rows",
+        ),
+    ],
+)
+def test_a_mismatch_is_an_error_with_counts(model, prompts, change, message):
+    ids, pixels = change(list(prompts[1].ids), dict(prompts[1].pixels), model.config.image_token_id)
+    with pytest.raises(ValueError, match=message):
+        model(input_ids=torch.tensor([ids]), **pixels)
+
+
+def test_without_images_the_tower_runs_and_learns_nothing(model, prompts):
+    calls = []
+    model.visual.register_forward_hook(lambda *_: calls.append(1))
+    model(input_ids=torch.tensor([prompts[0].ids])).logits.sum().backward()
+    assert calls == [1]
+    for name, parameter in model.visual.named_parameters():
+        assert parameter.grad is not None, name
+        assert (parameter.grad == 0).all(), name
+
+
+def test_with_images_every_parameter_gets_a_gradient(model, prompts):
+    model(input_ids=torch.tensor([prompts[1].ids]), **prompts[1].pixels).logits.log_softmax(-1)[
+        ..., 7
+    ].sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize(
+    ("tower", "projector", "trainable", "frozen"),
+    [
+        (True, False, "visual.merger.mlp.0.weight", "visual.blocks.0.attn.qkv.weight"),
+        (False, True, "visual.class_embedding", "visual.merger.ln_q.weight"),
+        (True, True, "model.embed_tokens.weight", "visual.merger.mlp.2.bias"),
+    ],
+)
+def test_freezing(model, prompts, *, tower, projector, trainable, frozen):
+    names = freeze(model, vision_tower=tower, projector=projector)
+    model(input_ids=torch.tensor([prompts[1].ids]), **prompts[1].pixels).logits.log_softmax(-1)[
+        ..., 7
+    ].sum().backward()
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    assert frozen in names
+    assert trainable not in names
+    assert gradients[trainable].abs().max() > 0
+    assert all(gradients[name] is None for name in names)
+    assert all(name.startswith("visual.") for name in names)
+
+
+def test_freezing_a_model_without_vision_is_an_error():
+    with pytest.raises(ValueError, match=r"no parameters under .visual"):
+        freeze(torch.nn.Linear(2, 2))
+
+
+def test_gradient_checkpointing_changes_nothing(model, prompts):
+    inputs = packed_inputs(prompts)
+    model.train()
+    model(**inputs).logits.log_softmax(-1)[..., 3].sum().backward()
+    plain = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    assert model.visual.blocks[0].gradient_checkpointing
+    assert model.model.layers[0].gradient_checkpointing
+    model(**inputs).logits.log_softmax(-1)[..., 3].sum().backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, plain[name], atol=1e-5, rtol=1e-5)
+
+
+def test_bfloat16_stays_near_float32(checkpoint, model, prompts):
+    half = LLaVAOneVision1_5_ForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.bfloat16).eval()
+    tables = []
+    half.visual.blocks[0].register_forward_pre_hook(lambda _, args: tables.append(args[1].cos))
+    with torch.no_grad():
+        got = half(**packed_inputs(prompts)).logits.float().log_softmax(-1)
+        expected = model(**packed_inputs(prompts)).logits.log_softmax(-1)
+    assert tables[0].dtype == torch.float32
+    keep = [i for i in range(got.shape[-1]) if i not in model.config.media_token_ids]
+    assert (got - expected)[..., keep].abs().max() < 0.05
+
+
+def test_generation_with_a_cache_equals_generation_without(model, prompts):
+    prompt = prompts[2]
+    ids = torch.tensor([prompt.ids])
+    generated = model.generate(ids, **prompt.pixels, max_new_tokens=6, do_sample=False, eos_token_id=None)[0]
+    for _ in range(6):
+        with torch.no_grad():
+            last = model(input_ids=ids, **prompt.pixels, logits_to_keep=1).logits
+        assert last.shape[1] == 1
+        ids = torch.cat([ids, last[:, -1].argmax(-1, keepdim=True)], dim=1)
+    assert generated.tolist() == ids[0].tolist()
+
+
+def test_save_and_reload(model, prompts, tmp_path):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.01)
+    model.save_pretrained(tmp_path)
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path, trust_remote_code=True).eval()
+    assert type(again) is LLaVAOneVision1_5_ForConditionalGeneration
+    for (name, saved), (other, loaded) in zip(
+        model.state_dict().items(), again.state_dict().items(), strict=True
+    ):
+        assert name == other
+        assert torch.equal(saved, loaded), name
+    for before, after in zip(one_by_one(model, prompts), one_by_one(again, prompts), strict=True):
+        assert torch.equal(before, after)
+
+
+def test_names_are_those_of_published_checkpoints(model):
+    names = set(model.state_dict())
+    depth = model.config.vision_config.depth
+    parts = ("norm1", "norm2", "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    vision = {
+        f"visual.blocks.{i}.{part}.{kind}"
+        for i in range(depth)
+        for part in parts
+        for kind in ("weight", "bias")
+    }
+    vision |= {"visual.class_embedding", "visual.class_pos_emb", "visual.patch_embed.proj.weight"}
+    vision |= {f"visual.pre_layernorm.{kind}" for kind in ("weight", "bias")}
+    vision |= {
+        f"visual.merger.{part}.{kind}" for part in ("ln_q", "mlp.0", "mlp.2") for kind in ("weight", "bias")
+    }
+    assert {name for name in names if name.startswith("visual.")} == vision
+    rest = {name for name in names if not name.startswith("visual.")}
+    assert rest >= {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"}
+    assert "model.layers.0.self_attn.q_norm.weight" in rest
+    assert all(name.startswith(("model.", "lm_head.")) for name in rest)
+
+
+def test_the_published_form_of_the_configuration_is_read(checkpoint, tmp_path):
+    published = {
+        "architectures": ["LLaVAOneVision1_5_ForConditionalGeneration"],
+        "model_type": "llavaonevision1_5",
+        "image_token_id": 151655,
+        "video_token_id": 151656,
+        "vocab_size": 151936,
+        "text_config": {
+            "model_type": "LLaVAOneVision1_5_text",
+            "hidden_size": 2560,
+            "intermediate_size": 9728,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "rope_theta": 5000000.0,
+            "rope_scaling": None,
+            "image_token_id": None,
+            "sliding_window": None,
+            "use_sliding_window": False,
+            "vocab_size": 151936,
+        },
+        "vision_config": {
+            "model_type": "rice_vit",
+            "embed_dim": 1024,
+            "hidden_size": 1024,
+            "text_hidden_size": 2560,
+        },
+    }
+    import json
+
+    from llavaonevision1_5 import shims
+
+    (tmp_path / "config.json").write_text(json.dumps(published))
+    shims.write(tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path, trust_remote_code=True)
+    assert config.text_config.rope_parameters["rope_theta"] == 5e6
+    assert config.image_token_id == 151655
+    assert config.tie_word_embeddings is False
+    assert config.text_config.tie_word_embeddings is False
+    assert config.vision_config.patch_dim == 588
+    with torch.device("meta"):
+        model = LLaVAOneVision1_5_ForConditionalGeneration(config)
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    assert 4_600 < millions < 4_800  # Qwen3-4B with an untied head 4.41e9, RICE ViT 0.30e9, merger 0.03e9
