@@ -43,6 +43,7 @@ class Result:
 
     step_seconds: float = 0.0
     tokens_per_second: float = 0.0  # response tokens trained on
+    tokens_per_group: float = 0.0  # response tokens of a group trained on
     trainer_wait_share: float = 0.0
     server_idle_share: float = 0.0  # no request running, weight exchange included
     frozen_share: float = 0.0  # decoding stood still for a weight exchange
@@ -127,6 +128,7 @@ class Pipeline:
         r, s, steps = self.result, self.seconds, self.p.num_steps - self.p.warmup_steps
         total = s["waiting"] + s["training"] + s["syncing"]
         r.step_seconds, r.tokens_per_second = total / steps, self.tokens / total
+        r.tokens_per_group = self.tokens / (steps * self.p.groups_per_step)
         r.trainer_wait_share, r.frozen_share = s["waiting"] / total, s["syncing"] / total
         r.server_idle_share = s["idle"] / (total * self.p.num_servers)
         r.evicted_share = r.evicted / max(r.evicted + r.consumed + len(self.buffer), 1)

@@ -59,7 +59,10 @@ def speedups(p: Parameters, switch_seconds: float) -> dict[str, float]:
 
 
 def against_eta(p: Parameters) -> list[dict[str, float]]:
-    """One row per eta: throughput, mean version gap of consumed groups, share of groups evicted."""
+    """One row per eta: throughput, mean version gap, share of groups evicted, mean response length.
+
+    The last two belong together: eviction takes the groups with the longest responses.
+    """
     rows = []
     for eta in ETAS:
         results = [simulate(replace(p, eta=eta, seed=seed)) for seed in SEEDS]
@@ -71,6 +74,7 @@ def against_eta(p: Parameters) -> list[dict[str, float]]:
                     sum(g * n for g, n in r.gaps.items()) / r.consumed for r in results
                 ),
                 "evicted_share": statistics.fmean(r.evicted_share for r in results),
+                "mean_length": statistics.fmean(r.tokens_per_group for r in results) / p.group_size,
             }
         )
     return rows
@@ -113,11 +117,11 @@ def report(name: str, p: Parameters, switch_seconds: float) -> tuple[list[dict],
     for label, value in seconds.items():
         print(f"| {label} | {value:.1f} | {value / fastest:.2f}x |")
     eta_rows, split_rows = against_eta(p), against_split(p)
-    print("\n| eta | tokens/s | mean gap | evicted |\n|---:|---:|---:|---:|")
+    print("\n| eta | tokens/s | mean gap | evicted | tokens a response |\n|---:|---:|---:|---:|---:|")
     for row in eta_rows:
         print(
             f"| {row['eta']} | {row['tokens_per_second']:,.0f} | {row['mean_gap']:.2f} "
-            f"| {row['evicted_share']:.2%} |"
+            f"| {row['evicted_share']:.1%} | {row['mean_length']:,.0f} |"
         )
     print("\n| rollout + trainer | tokens/s | trainer waits |\n|---|---:|---:|")
     num_gpus = p.num_servers + p.num_trainers
@@ -142,13 +146,14 @@ def plot(rows_by_workload: dict[str, tuple[list[dict], list[dict]]], folder: Pat
         "evicted_share": "groups evicted, %",
     }
     scales = {"mean_gap": 1.0, "evicted_share": 0.01}
-    for name, (eta_rows, _) in rows_by_workload.items():
-        for axis, (key, title) in zip(axes, titles.items(), strict=True):
+    for marker, (name, (eta_rows, _)) in zip("osd^v<>*", rows_by_workload.items(), strict=False):
+        for axis, key in zip(axes, titles, strict=True):
             scale = scales.get(key) or max(row[key] for row in eta_rows)
-            axis.plot(
-                [r["eta"] for r in eta_rows], [r[key] / scale for r in eta_rows], marker="o", label=name
-            )
-            axis.set(title=title, xlabel="eta", ylim=(0, None))
+            shown = [row[key] / scale for row in eta_rows]
+            axis.plot(ETAS, shown, marker=marker, alpha=0.7, label=name)
+    for axis, title in zip(axes, titles.values(), strict=True):
+        axis.set(title=title, xlabel="eta")
+        axis.set_ylim(bottom=0)
     axes[0].legend(fontsize=8)
     figure.savefig(folder / "pipeline_eta.png", dpi=110)
     plt.close(figure)

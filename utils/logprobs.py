@@ -16,7 +16,11 @@ LOWEST_LOGIT = -1e4
 
 
 def logprobs_and_entropy(
-    logits: Tensor, labels: Tensor, temperature: float = 1.0, chunk_size: int = 64
+    logits: Tensor,
+    labels: Tensor,
+    temperature: float = 1.0,
+    chunk_size: int = 64,
+    excluded: Sequence[int] = (),
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each label and entropy of each distribution, both `[...]`, in nats.
 
@@ -27,6 +31,8 @@ def logprobs_and_entropy(
     of the logits predicts `labels[t]`). `temperature` must be the sampling temperature, or trainer and
     rollout engine measure different policies. `chunk_size` is the number of tokens raised to float32 at a
     time: it bounds the scratch memory at 2 * chunk_size * vocab * 4 bytes and does not change the result.
+    `excluded` are tokens that the rollout engine never draws (image and video pads): the distribution is
+    the one over all others. The value at a label that is excluded itself is finite and means nothing.
 
     Both outputs are float32 (float64 for float64 logits) and differentiable once with respect to `logits`;
     the gradient has the dtype of `logits`. A logit of -inf is a token that cannot be drawn.
@@ -42,7 +48,8 @@ def logprobs_and_entropy(
     if chunk_size < 1:
         raise ValueError(f"chunk_size is {chunk_size}; it must be at least 1")
     flat = logits.reshape(-1, logits.shape[-1])
-    logprobs, entropy = _LogprobsAndEntropy.apply(flat, labels.reshape(-1), temperature, chunk_size)
+    never = torch.tensor(list(excluded), dtype=torch.int64, device=logits.device)
+    logprobs, entropy = _LogprobsAndEntropy.apply(flat, labels.reshape(-1), temperature, chunk_size, never)
     return logprobs.view(labels.shape), entropy.view(labels.shape)
 
 
@@ -53,7 +60,8 @@ class _LogprobsAndEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, logits: Tensor, labels: Tensor, temperature: float, chunk_size: int):
+    def forward(ctx, *args):
+        logits, labels, temperature, chunk_size, never = args
         ctx.set_materialize_grads(False)
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         highest, log_sum, logprobs, entropy = (
@@ -63,15 +71,15 @@ class _LogprobsAndEntropy(torch.autograd.Function):
         for rows in _pieces(len(labels), chunk_size):
             x, exp_x = (buffer[: len(labels[rows])] for buffer in scratch)
             x.copy_(logits[rows]).div_(temperature)
-            highest[rows] = x.amax(-1)
-            x.sub_(highest[rows, None])
             picked = x.gather(-1, labels[rows, None]).squeeze(-1)
+            highest[rows] = x.index_fill_(-1, never, -torch.inf).amax(-1)
+            x.sub_(highest[rows, None])
             torch.exp(x.clamp_(min=LOWEST_LOGIT), out=exp_x)
             total = exp_x.sum(-1)
             log_sum[rows] = total.log()
-            logprobs[rows] = picked - log_sum[rows]
+            logprobs[rows] = picked - highest[rows] - log_sum[rows]
             entropy[rows] = log_sum[rows] - exp_x.mul_(x).sum(-1) / total
-        ctx.save_for_backward(logits, labels, highest, log_sum, entropy)
+        ctx.save_for_backward(logits, labels, highest, log_sum, entropy, never)
         ctx.temperature, ctx.chunk_size = temperature, chunk_size
         return logprobs, entropy
 
@@ -79,15 +87,15 @@ class _LogprobsAndEntropy(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_logprobs: Tensor | None, grad_entropy: Tensor | None):
         if grad_logprobs is None and grad_entropy is None:
-            return None, None, None, None
-        logits, labels, highest, log_sum, entropy = ctx.saved_tensors
+            return None, None, None, None, None
+        logits, labels, highest, log_sum, entropy, never = ctx.saved_tensors
         grad_logits = torch.empty_like(logits)
         scratch = _scratch(logits, entropy.dtype, ctx.chunk_size)
         for rows in _pieces(len(labels), ctx.chunk_size):
             log_p, p = (buffer[: len(labels[rows])] for buffer in scratch)
             log_p.copy_(logits[rows]).div_(ctx.temperature)
             log_p.sub_(highest[rows, None]).sub_(log_sum[rows, None]).clamp_(min=LOWEST_LOGIT)
-            torch.exp(log_p, out=p)
+            torch.exp(log_p, out=p).index_fill_(-1, never, 0.0)
             if grad_entropy is None:
                 grad = p.mul_(-grad_logprobs[rows, None])
             else:
@@ -98,7 +106,7 @@ class _LogprobsAndEntropy(torch.autograd.Function):
             if grad_logprobs is not None:
                 grad.scatter_add_(-1, labels[rows, None], grad_logprobs[rows, None])
             grad_logits[rows] = grad.div_(ctx.temperature)
-        return grad_logits, None, None, None
+        return grad_logits, None, None, None, None
 
 
 def _scratch(logits: Tensor, dtype: torch.dtype, chunk_size: int) -> tuple[Tensor, Tensor]:

@@ -37,6 +37,7 @@ def test_eta_zero_is_the_synchronous_pipeline():
     result = simulate(FIXED)
     assert result.step_seconds == pytest.approx(1.0 + 0.25 + 2.0 + 0.5)
     assert result.tokens_per_second == pytest.approx(40 / 3.75)
+    assert result.tokens_per_group == 20
     assert result.trainer_wait_share == pytest.approx(1.25 / 3.75)
     assert result.server_idle_share == pytest.approx(2.75 / 3.75)
     assert result.frozen_share == pytest.approx(0.5 / 3.75)
@@ -114,6 +115,7 @@ def test_a_group_that_outlives_the_bound_is_evicted_and_replaced():
     assert loose.evicted == 0
     assert max(strict.gaps) <= 1
     assert max(loose.gaps) > 1
+    assert strict.tokens_per_group == 20 < loose.tokens_per_group  # eviction takes the long ones
     assert strict.consumed == loose.consumed == 100 * 2
 
 

@@ -84,6 +84,25 @@ def test_suppressed_tokens_do_not_poison_the_entropy_or_the_gradient():
     assert logprobs_and_entropy(logits, torch.tensor([2]))[0].item() == -math.inf
 
 
+def test_excluded_tokens_are_as_if_they_were_not_there():
+    """Columns 2 and 5, one of them by far the largest logit, change neither value nor gradient."""
+    torch.manual_seed(5)
+    logits = torch.randn(6, 9, dtype=torch.float64)
+    logits[:, 5] = 800.0
+    logits.requires_grad_()
+    kept = [v for v in range(9) if v not in (2, 5)]
+    labels = torch.tensor([0, 1, 3, 4, 6, 8])
+    small = logits[:, kept]
+    wanted = logprobs_and_entropy(small, torch.tensor([kept.index(y) for y in labels]), 0.7)
+    ours = logprobs_and_entropy(logits, labels, 0.7, 4, excluded=(2, 5))
+    torch.testing.assert_close(ours, wanted)
+    grads = [torch.autograd.grad((a * b.detach()).sum() + b.sum(), logits)[0] for a, b in (ours, wanted)]
+    torch.testing.assert_close(*grads)
+    assert not grads[0][:, [2, 5]].any()
+    at_excluded, _ = logprobs_and_entropy(logits, torch.full((6,), 5), excluded=(2, 5))
+    assert at_excluded.isfinite().all()
+
+
 def test_the_logits_are_left_as_they_were():
     logits = torch.randn(5, 7)
     before = logits.clone()
