@@ -13,11 +13,22 @@ or a bare list of tests, or {"inputs": [...], "outputs": [...], "fn_name": "add"
 import ast
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 TIME_LIMIT_SECONDS = 4.0
 FLOAT_TOLERANCE = 1e-9
+
+_SCALARS: dict[str, Callable[[Any], Any]] = {
+    "NoneType": lambda content: None,
+    "bool": bool,
+    "str": str,
+    "int": lambda content: int(content, 16),
+    "float": float.fromhex,
+    "complex": lambda content: complex(*map(float.fromhex, content)),
+    "bytes": bytes.fromhex,
+}
+_CONTAINERS: dict[str, type] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
 _NAME_KEYS = ("call", "fn_name", "entry_point")
 
 
@@ -79,25 +90,16 @@ def normal_output(text: str) -> list[str]:
 def decode(encoded: Any) -> Any:
     """Plain data from the runner's [type, content]. ValueError for anything that is not plain data."""
     kind, content = encoded
-    if kind in ("NoneType", "bool", "str"):
-        return content
-    if kind == "int":
-        return int(content, 16)
-    if kind == "float":
-        return float.fromhex(content)
-    if kind == "complex":
-        return complex(*map(float.fromhex, content))
-    if kind == "bytes":
-        return bytes.fromhex(content)
+    if kind in _SCALARS:
+        return _SCALARS[kind](content)
     if kind == "dict":
         return {decode(key): decode(value) for key, value in content}
-    containers = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
-    if kind in containers:
-        return containers[kind](decode(item) for item in content)
+    if kind in _CONTAINERS:
+        return _CONTAINERS[kind](decode(item) for item in content)
     raise ValueError(f"a value of type {kind!r} is not plain data")
 
 
-def equal(got: Any, expected: Any, tolerance: float) -> bool:
+def equal(got: Any, expected: Any, tolerance: float) -> bool:  # noqa: PLR0911 one return per kind of value
     """Equality of plain data: floats within `tolerance`, 1 and 1.0 equal, True and 1 not.
 
     An expected list accepts a tuple (JSON has no tuples); an expected tuple accepts nothing else.
@@ -156,7 +158,9 @@ def _read_test(test: Any, name: str | None, index: int) -> CodeTest:
     if name is not None and given != "stdin":
         args, kwargs = test.get(given, []), test.get("kwargs", {})
         if not isinstance(name, str) or not isinstance(args, list) or not isinstance(kwargs, dict):
-            raise ValueError(f"tests[{index}]: wanted a function name, a list of args and an object of kwargs")
+            raise ValueError(
+                f"tests[{index}]: wanted a function name, a list of args and an object of kwargs"
+            )
         return CodeTest({"call": name, "args": args, "kwargs": kwargs}, test[wanted])
     stdin, stdout = test.get(given, ""), test[wanted]
     if not isinstance(stdin, str) or not isinstance(stdout, str):

@@ -8,9 +8,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from reward.code_tests import Suite, passes, read_suite
-from reward.sandbox import SandboxDied, open_session
-from reward.types import Verdict, Verifier
+from reward.code_tests import CodeTest, Suite, passes, read_suite
+from reward.sandbox import SandboxDied, Session, open_session
+from reward.types import Status, Verdict, Verifier
 
 MAX_CHARS = 100_000
 TOTAL_SECONDS = 20.0  # all tests of one solution together
@@ -33,25 +33,36 @@ def verify(extracted: str, prepared: Suite, params: Mapping[str, Any]) -> Verdic
     try:
         with open_session(extracted) as session:
             for test in prepared.tests:
-                seconds = min(prepared.time_limit_seconds, deadline - time.monotonic())
-                if seconds <= 0:
-                    return _failed(passed, total, "timeout", f"all tests together took over {TOTAL_SECONDS:g} s")
-                outcome = session.run(test.request, seconds)
-                if outcome.end == "timeout":
-                    return _failed(passed, total, "timeout", f"test {passed} took over {seconds:.1f} s")
-                if outcome.end != "done":
-                    reason = {"exit": "raised, was killed or left early", "output": "wrote too much"}[outcome.end]
-                    return _failed(passed, total, "ok", f"test {passed} {reason}")
-                if not passes(test, outcome.stdout, outcome.record, prepared.float_tolerance):
-                    return _failed(passed, total, "ok", f"test {passed} gave a wrong result")
+                failure = _run(session, test, prepared, deadline)
+                if failure is not None:
+                    return _failed(passed, total, *failure)
                 passed += 1
     except SandboxDied as error:
         return _failed(passed, total, "crash", str(error))
     return Verdict(1.0, "ok", {"tests_passed": 1.0}, (f"all {total} tests pass",))
 
 
-def _failed(passed: int, total: int, status: Any, reason: str) -> Verdict:
-    return Verdict(0.0, status, {"tests_passed": passed / total}, (f"{passed} of {total} tests pass; {reason}",))
+def _run(session: Session, test: CodeTest, suite: Suite, deadline: float) -> tuple[Status, str] | None:
+    """None when the test passes, else the status and the reason."""
+    seconds = min(suite.time_limit_seconds, deadline - time.monotonic())
+    if seconds <= 0:
+        return "timeout", f"all tests together took over {TOTAL_SECONDS:g} s"
+    outcome = session.run(test.request, seconds)
+    if outcome.end == "timeout":
+        return "timeout", f"the next one took over {seconds:.1f} s"
+    if outcome.end == "exit":
+        return "ok", "the next one raised, was killed or left early"
+    if outcome.end == "output":
+        return "ok", "the next one wrote too much"
+    if not passes(test, outcome.stdout, outcome.record, suite.float_tolerance):
+        return "ok", "the next one gave a wrong result"
+    return None
+
+
+def _failed(passed: int, total: int, status: Status, reason: str) -> Verdict:
+    return Verdict(
+        0.0, status, {"tests_passed": passed / total}, (f"{passed} of {total} tests pass; {reason}",)
+    )
 
 
 VERIFIER = Verifier(prepare, verify, isolated=True, deadline_seconds=TOTAL_SECONDS + 10.0)

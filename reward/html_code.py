@@ -16,10 +16,15 @@ MAX_CHARS = 200_000
 QUICK_CHARS = 20_000  # shorter pages take under a millisecond and are judged in the caller's process
 
 # Elements without content, and those whose end tag HTML lets authors leave out.
-_VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
-_OPTIONAL_END = frozenset(
-    "html head body p li dt dd option optgroup tr td th thead tbody tfoot colgroup caption rp rt".split()
-)
+# fmt: off
+_VOID = frozenset((
+    "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr",
+))
+_OPTIONAL_END = frozenset((
+    "html", "head", "body", "p", "li", "dt", "dd", "option", "optgroup", "tr", "td", "th", "thead", "tbody", "tfoot",
+    "colgroup", "caption", "rp", "rt",
+))
+# fmt: on
 
 
 class Page(NamedTuple):

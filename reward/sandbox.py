@@ -25,7 +25,10 @@ MEMORY_BYTES = 512 << 20  # address space of one test
 OUTPUT_BYTES = 4 << 20  # stdout and record of one test together; also the largest file it may write
 SCRATCH_BYTES = 16 << 20  # the sandbox's own /tmp (bubblewrap only; Landlock leaves nothing writable)
 _MAX_ANSWER_BYTES = 8 * OUTPUT_BYTES
-_ENVIRONMENT = {"PYTHONHASHSEED": "0", "PATH": "/usr/local/bin:/usr/bin:/bin"}  # sets iterate in the same order each run
+_ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+}  # sets iterate in the same order each run
 _MODULES = ("sandbox_confine", "sandbox_runner", "sandbox_native")
 
 
@@ -86,7 +89,9 @@ class Session:
             size += len(chunk)
             chunks.append(chunk)
             if not chunk or size > _MAX_ANSWER_BYTES:
-                raise SandboxDied("the sandbox ended before it answered" if not chunk else "too long an answer")
+                raise SandboxDied(
+                    "the sandbox ended before it answered" if not chunk else "too long an answer"
+                )
             if chunk.endswith(b"\n"):
                 return json.loads(b"".join(chunks))
 
@@ -100,8 +105,12 @@ def open_session(code: str, layer: str | None = None) -> Iterator[Session]:
     layer = layer or available_layer()
     command = LAYERS[layer]()
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        env=_ENVIRONMENT, cwd="/",
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=_ENVIRONMENT,
+        cwd="/",
     )
     try:
         yield Session(process, _setup(code))
@@ -157,24 +166,36 @@ _CONTAINED = "42 file:contained network:contained process:contained signal:conta
 
 def probe(layer: str) -> str | None:
     """None when `layer` runs code and contains it, otherwise what went wrong."""
-    with tempfile.NamedTemporaryFile(dir=Path.cwd() if os.access(".", os.W_OK) else None) as canary:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            stdin = f"{canary.name}|{server.getsockname()[1]}"
-            try:
-                with open_session(_PROBE, layer) as session:
-                    outcome = session.run({"stdin": stdin}, 10.0)
-            except (OSError, SandboxDied) as error:
-                return f"{error} ({_diagnosis(layer)})"
+    writable = Path.cwd() if os.access(".", os.W_OK) else None
+    with (
+        tempfile.NamedTemporaryFile(dir=writable) as canary,
+        socket.create_server(("127.0.0.1", 0)) as server,
+    ):
+        stdin = f"{canary.name}|{server.getsockname()[1]}"
+        try:
+            with open_session(_PROBE, layer) as session:
+                outcome = session.run({"stdin": stdin}, 10.0)
+        except (OSError, SandboxDied) as error:
+            return f"{error} ({_diagnosis(layer)})"
     got = outcome.stdout.strip()
-    return None if got == _CONTAINED and outcome.end == "done" else f"wanted {_CONTAINED!r}, got {got!r} ({outcome.end})"
+    return (
+        None
+        if got == _CONTAINED and outcome.end == "done"
+        else f"wanted {_CONTAINED!r}, got {got!r} ({outcome.end})"
+    )
 
 
 def _diagnosis(layer: str) -> str:
     """What the layer's command itself says when it is given nothing to do."""
     try:
         result = subprocess.run(
-            LAYERS[layer](), stdin=subprocess.DEVNULL, capture_output=True, timeout=10,
-            env=_ENVIRONMENT, cwd="/", check=False,
+            LAYERS[layer](),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=10,
+            env=_ENVIRONMENT,
+            cwd="/",
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
@@ -202,7 +223,9 @@ def bubblewrap_command() -> list[str]:
 def native_command() -> list[str]:
     """The bare interpreter, which unshares its namespaces and restricts itself with Landlock before it serves."""
     readable = ["/usr", "/lib", "/lib64", _interpreter_prefix()]
-    return _interpreter(f"from reward.sandbox_native import confined_main; confined_main({os.getpid()}, {readable!r})")
+    return _interpreter(
+        f"from reward.sandbox_native import confined_main; confined_main({os.getpid()}, {readable!r})"
+    )
 
 
 LAYERS: dict[str, Callable[[], list[str]]] = {"bubblewrap": bubblewrap_command, "landlock": native_command}

@@ -68,7 +68,11 @@ def unshare_namespaces() -> None:
     uid, gid = os.getuid(), os.getgid()
     spaces = _CLONE_NEWNET | _CLONE_NEWPID | _CLONE_NEWIPC | _CLONE_NEWNS
     if _libc.unshare(spaces | _CLONE_NEWUSER) == 0:
-        for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        for name, text in (
+            ("setgroups", "deny"),
+            ("uid_map", f"{uid} {uid} 1"),
+            ("gid_map", f"{gid} {gid} 1"),
+        ):
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(text)
     else:
@@ -100,7 +104,9 @@ def restrict_files(readable: list[str], writable: list[str]) -> None:
             continue
         parent = os.open(path, os.O_PATH | os.O_CLOEXEC)
         rule = struct.pack("=Qi", rights if os.path.isdir(path) else rights & ~read_directory, parent)
-        _check(_libc.syscall(445, ruleset, ctypes.c_int(1), rule, ctypes.c_uint(0)), f"landlock_add_rule({path})")
+        _check(
+            _libc.syscall(445, ruleset, ctypes.c_int(1), rule, ctypes.c_uint(0)), f"landlock_add_rule({path})"
+        )
         os.close(parent)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _check(_libc.syscall(446, ruleset, ctypes.c_uint(0)), "landlock_restrict_self")

@@ -58,7 +58,9 @@ def run_test(setup: dict, test: dict, null: int) -> dict:
             os._exit(1)
     for descriptor in (stdin, out_write, record_write):
         os.close(descriptor)
-    streams, outcome = collect(child, (out_read, record_read), test["time_limit_seconds"], setup["output_bytes"])
+    streams, outcome = collect(
+        child, (out_read, record_read), test["time_limit_seconds"], setup["output_bytes"]
+    )
     record = streams[1].decode("utf-8", "replace")
     if outcome == "done" and not record:
         outcome = "exit"
@@ -124,7 +126,7 @@ def find(namespace: dict, name: str) -> object:
     return getattr(namespace["Solution"](), name)
 
 
-def encode(value: object, depth: int) -> list:
+def encode(value: object, depth: int) -> list:  # noqa: PLR0911 one return per kind of value
     """[type, content] of plain data by exact type; an object that merely claims to be equal becomes ["other", name]."""
     kind = type(value)
     if depth > _MAX_DEPTH:

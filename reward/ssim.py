@@ -24,13 +24,12 @@ _C2 = (0.03 * 255) ** 2 * _AREA**2
 class ReferenceImage:
     """A reference with its window statistics.
 
-    planes: int32 [3, height, width]; sums: int32 [3, height - 6, width - 6], window sums of x;
-    squared_sums, spread: the same shape, (sum x)^2 and area * sum x^2 - (sum x)^2.
+    planes: uint8 [3, height, width]; sums: int16 [3, height - 6, width - 6], window sums of x;
+    spread: int32 of the same shape, area * sum x^2 - (sum x)^2. The narrow types keep many references in memory.
     """
 
     planes: np.ndarray
     sums: np.ndarray
-    squared_sums: np.ndarray
     spread: np.ndarray
 
 
@@ -38,9 +37,8 @@ def reference_image(image: np.ndarray) -> ReferenceImage:
     """Window statistics of `image`, uint8 [height, width, 3], to compare many images with."""
     planes = _planes(image)
     sums = np.stack([_window_sums(plane) for plane in planes])
-    squared = sums * sums
-    spread = np.stack([_AREA * _window_sums(plane * plane) for plane in planes]) - squared
-    return ReferenceImage(planes, sums, squared, spread)
+    spread = np.stack([_AREA * _window_sums(plane * plane) for plane in planes]) - sums * sums
+    return ReferenceImage(planes.astype(np.uint8), sums.astype(np.int16), spread)
 
 
 def ssim(image: np.ndarray, reference: ReferenceImage) -> float:
@@ -60,16 +58,16 @@ def _plane_ssim(plane: np.ndarray, reference: ReferenceImage, channel: int) -> f
 
     Every integer stays below 2^31: 49 * 255 squared, twice, is 3.1e8.
     """
-    other = reference.planes[channel]
+    other, other_sums = reference.planes[channel].astype(np.int32), reference.sums[channel].astype(np.int32)
     if np.array_equal(plane, other):
         return 1.0
     sums = _window_sums(plane)
-    cross = sums * reference.sums[channel]
+    cross = sums * other_sums
     covariance = _AREA * _window_sums(plane * other) - cross
     squared = sums * sums
     spread = _AREA * _window_sums(plane * plane) - squared
     spread += reference.spread[channel]
-    squared += reference.squared_sums[channel]
+    squared += other_sums * other_sums
 
     numerator = cross * 2.0
     numerator += _C1

@@ -8,6 +8,7 @@ half and gets 0 for the image.
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,11 +23,11 @@ MAX_CHARS = 200_000
 
 
 class Drawing(NamedTuple):
-    """A reference: its words and elements, its window statistics, and the SSIM that a blank canvas reaches."""
+    """A reference: its words and elements, its source for `_statistics`, and the SSIM that a blank canvas reaches."""
 
     tokens: Counter[str]
     tags: Counter[str]
-    image: ReferenceImage
+    source: bytes
     blank_ssim: float
 
 
@@ -36,11 +37,12 @@ def prepare(reference: str, params: Mapping[str, Any]) -> Drawing:
     if document is None or len(reference) > MAX_CHARS:
         raise ValueError(f"no svg root, or more than {MAX_CHARS} characters")
     try:
-        image = reference_image(render(parse(document)[1]))
+        source = parse(document)[1]
+        image = _statistics(source)
     except (SvgRejected, SvgUnparseable, RenderFailed) as error:
         raise ValueError(f"the drawing cannot be rendered: {error}") from error
     white = np.full((SIDE, SIDE, 3), 255, dtype=np.uint8)
-    return Drawing(*_counts(document), image, max(ssim(white, image), 0.0))
+    return Drawing(*_counts(document), source, max(ssim(white, image), 0.0))
 
 
 def verify(extracted: str, prepared: Drawing, params: Mapping[str, Any]) -> Verdict:
@@ -73,7 +75,7 @@ def _image_similarity(document: str, prepared: Drawing) -> tuple[float, Status, 
     repaired = repair_truncated(document)
     try:
         _, source = parse(document if repaired is None else repaired)
-        similarity = max(ssim(render(source), prepared.image), 0.0)
+        similarity = max(ssim(render(source), _statistics(prepared.source)), 0.0)
     except SvgRejected as error:
         return 0.0, "rejected", (f"refused before drawing: {error}",), repaired is not None
     except (SvgUnparseable, RenderFailed) as error:
@@ -81,6 +83,12 @@ def _image_similarity(document: str, prepared: Drawing) -> tuple[float, Status, 
     note = "truncated output was closed; " if repaired is not None else ""
     trace = f"{note}SSIM {similarity:.4f}; a blank canvas reaches {prepared.blank_ssim:.4f}"
     return similarity, "ok", (trace,), repaired is not None
+
+
+@lru_cache(maxsize=64)  # 2.3 MB each; prepared references themselves are cached in far larger numbers
+def _statistics(source: bytes) -> ReferenceImage:
+    """Window statistics of a reference's rendering."""
+    return reference_image(render(source))
 
 
 def _above_blank(similarity: float, blank: float) -> float:

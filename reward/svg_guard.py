@@ -183,7 +183,9 @@ def _check_drawings(root: Element) -> None:
         if local_name(element.tag) == "style"
         for match in _LOCAL_URL.findall("".join(element.itertext()))
     ]
-    sheet_cost = sum(expansion.measure(by_id[name.strip()])[0] for name in sheet_urls if name.strip() in by_id)
+    sheet_cost = sum(
+        expansion.measure(by_id[name.strip()])[0] for name in sheet_urls if name.strip() in by_id
+    )
     if cost * (1 + sheet_cost) > MAX_DRAWINGS:
         raise SvgRejected(f"more than {MAX_DRAWINGS} elements once references are expanded")
 

@@ -55,7 +55,11 @@ def render(source: bytes) -> np.ndarray:
 def _embedded_raster(url: str, resource_type: str) -> bytes:
     """The only fetcher the renderer has: base64 raster images inside the document, of bounded size."""
     head, _, body = url.partition(",")
-    if resource_type != "image/*" or not head.lower().startswith("data:image/") or not head.endswith(";base64"):
+    if (
+        resource_type != "image/*"
+        or not head.lower().startswith("data:image/")
+        or not head.endswith(";base64")
+    ):
         raise RenderFailed(f"{url[:60]!r} is outside the document")
     try:
         data = base64.b64decode(body)
