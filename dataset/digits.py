@@ -85,10 +85,9 @@ def number_row(scan: int, label: int, generator: np.random.Generator) -> dict[st
 
 
 def boolean_row(scan: int, label: int, generator: np.random.Generator) -> dict[str, Any]:
-    """Even or odd, asked either way, so that "yes" is right half of the time for every digit."""
-    asked = "even" if generator.random() < 0.5 else "odd"
-    answer = "yes" if (label % 2 == 0) == (asked == "even") else "no"
-    return _row("boolean", f"<image>Is this digit {asked}?", answer, [scan_image(scan)], f"It is {label}.")
+    """Even or odd."""
+    answer = "yes" if label % 2 == 0 else "no"
+    return _row("boolean", "<image>Is this digit even?", answer, [scan_image(scan)], f"It is {label}.")
 
 
 def choice_row(scan: int, label: int, generator: np.random.Generator) -> dict[str, Any]:
