@@ -14,6 +14,7 @@ from reward.numeric import parse_literal
 
 EQUALS = re.compile(r"(?<![<>!:\\])=")
 
+_RELATION = re.compile(r"[<>]|\\(?:[lg]e|pm|mp|cup|cap|setminus)(?![a-z])")
 _POINTS = (Rational(7, 11), Rational(23, 17), Rational(5, 3))
 _RELATIVE = 1e-6
 
@@ -78,10 +79,17 @@ def veto(body: str, wanted: str) -> str | None:
     if EQUALS.search(wanted) and not EQUALS.search(body) and not re.search(r"[<>]|\\[lg]e", body):
         if not ASSIGNED.fullmatch(left.rpartition(",")[2].strip()) and "," not in wanted:
             return f"a value is not the equation in {left!r}"
+    if _is_list(body) != _is_list(wanted) and not _RELATION.search(body + wanted):
+        return "a list is not a scalar"
     mine, theirs = _variables(body), _variables(wanted)
     if mine != theirs and {letter.lower() for letter in mine} == {letter.lower() for letter in theirs}:
         return f"variables {sorted(mine)} are not {sorted(theirs)}"
     return None
+
+
+def _is_list(text: str) -> bool:
+    text = re.sub(r"^(?:\\\{(.*)\\\}|[(\[](.*)[)\]])$", r"\1\2", EQUALS.split(text)[-1].strip() if text.count("=") == 1 else text)
+    return len(_top_level(text)) > 1
 
 
 def _variables(text: str) -> set[str]:

@@ -94,13 +94,13 @@ def verify(extracted: str, prepared: Gold, params: Mapping[str, Any]) -> Verdict
         answer, value = (answer, value) if value is not None else _with_attached_unit(answer, prepared)
     if value is not None and prepared.value is not None:
         return numeric_verdict(answer._replace(value=value), prepared, params)
-    if _wordy(prepared.split.body) or _wordy(answer.split.body):
-        equal = _folded(answer.latex) == _folded(prepared.latex)
-        return Verdict(float(equal), trace=(f"math: compared as text with {prepared.latex!r}",))
     points = _points(prepared.split.body), _points(answer.split.body)
     if points[0] and points[1]:
         equal = points[0] in (points[1], points[1][::-1])
         return Verdict(float(equal), trace=(f"math: named points {points[1]}, reference {points[0]}",))
+    if _wordy(prepared.split.body) or _wordy(answer.split.body):
+        equal = _folded(answer.latex) == _folded(prepared.latex)
+        return Verdict(float(equal), trace=(f"math: compared as text with {prepared.latex!r}",))
     if _units_differ(answer.split, prepared.split):
         return Verdict(0.0, trace=(f"math: unit {answer.split.unit}, reference {prepared.split.unit}",))
     body = answer.split.body

@@ -18,8 +18,10 @@ _DIGITS = re.compile(r"\d+", re.ASCII)
 _EXPONENT = re.compile(r"(?:\^|\*\*)\s*[{(]*\s*[-+]?\s*(\d+(?:,\d{3})*|\d*\.\d+)", re.ASCII)
 _LEADING_NUMBER = re.compile(r"\s*[{(]*\s*[-+]?\s*(\d{1,9})", re.ASCII)
 _FACTORIAL = re.compile(r"(\d+)\s*[)}]*\s*!", re.ASCII)
+_BRACKET_FACTORIAL = re.compile(r"[)}\]] ?!")
+_PLAIN_BRACKET_FACTORIAL = re.compile(r"[({\[][A-Za-z0-9+\- ]{1,12}[)}\]] ?!")
 _BOUNDED = re.compile(r"\\(?:sum|prod|bigcup|bigcap)")
-_EXPONENT_GROUP = re.compile(r"(?:\^|\*\*) ?[{(]([^{}]*)[})]")
+_EXPONENT_GROUP = re.compile(r"(?:\^|\*\*) ?[{(]([^{}]{0,1000})[})]")
 _HUGE_SCIENTIFIC = re.compile(r"\d[eE][-+]?(\d+)", re.ASCII)
 
 
@@ -35,11 +37,15 @@ def refusal(text: str) -> str | None:
         return f"a power of ten above {MAX_EXPONENT}"
     if "!!" in text.replace(" ", "") or any(int(number) > MAX_FACTORIAL for number in _FACTORIAL.findall(text)):
         return f"a factorial above {MAX_FACTORIAL}"
+    if len(_BRACKET_FACTORIAL.findall(text)) != len(_PLAIN_BRACKET_FACTORIAL.findall(text)):
+        return "a factorial of more than a small sum"
     if "binom" in text and any(int(run) > MAX_BINOMIAL for run in _DIGITS.findall(text)):
         return f"a binomial of numbers above {MAX_BINOMIAL}"
     if len(_BOUNDED.findall(text)) > 1 or (_BOUNDED.search(text) and any(len(r) > 3 for r in _DIGITS.findall(text))):
         return "a sum or product with large bounds"
     for content in _EXPONENT_GROUP.findall(text):
+        if "!" in content and any(char.isdigit() for char in content):
+            return "a factorial in an exponent"
         product = math.prod(int(run) for run in _DIGITS.findall(content))
         if product > MAX_EXPONENT and re.search(r"\\cdot|\\times|[*!(×]", content):
             return f"an exponent that multiplies to more than {MAX_EXPONENT}"

@@ -83,7 +83,7 @@ def to_latex(text: str) -> str:
     text = text.replace("\\mathbb ", "\\mathbb").replace("\\lbrace", "\\{").replace("\\rbrace", "\\}")
     text = re.sub(r"\\(leq?|geq?|neq?)(?![a-z])", lambda m: {"l": r"\le", "g": r"\ge", "n": r"\ne"}[m.group(1)[0]], text)
     text = normalize_math_text(_REPEATING.sub(_repeating_text, text))
-    text = text.replace("\u2009", " ")
+    text = re.sub(r"(?<=\d)\u2009(?=\d{3}(?!\d))", "", text).replace("\u2009", " ")
     text = re.sub(r"(?<!\\)\$", "", text).strip()
     text = re.sub(r"(?<!\\)\\[()\[\]]", "", text)
     text = _LEAD.sub("", text, count=1).strip()

@@ -19,7 +19,7 @@ _LATEX_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textit|textrm|mathit|m
 _LEAD = re.compile(
     r"(?:(?:so|thus|hence|therefore|ok|okay|clearly)\b,? ?)?"
     r"(?:(?:i (?:would )?(?:choose|select|pick|say|think(?: it is| it's)?)|it is|it's|this is|that is)\b:? ?)?"
-    r"(?:(?:(?:the|my) ?)?(?:(?:final|correct|right|best|most likely) ?){0,2}(?:answer|option|choice|letter|solution) ?"
+    r"(?:(?:(?:the|my) ?)?(?:(?:final|correct|right|best|most likely) ?){0,2}(?:answer|option|choice|letter|solution)s? ?"
     r"(?:would be|must be|is|are|:)?:? ?)?"
     r"(?:(?:the )?(?:option|choice|letter|answer)s?:? )?",
     re.IGNORECASE,
@@ -32,11 +32,13 @@ _OPENERS, _CLOSERS = "([{<\"'“‘", ")]}>\"'”’"
 _WRAPPED = re.compile(rf"[{re.escape(_OPENERS)}]{{0,2}}([A-Za-z])([{re.escape(_CLOSERS)}]{{0,2}})")
 _DELIMITER = re.compile(r" ?(?:[.:)\]]|[-–—=] |, ?|\n)\s*|(?<=[)\]}]) +|\s+(?=\()")
 _SECOND_LETTER = re.compile(
-    r"(?:^|\b(?:or|and|not|nor|option|answer|choice|than|maybe|perhaps|also|is|be|to)\s+|[,;/&|+]\s*|\n\s*)[(\[]?([A-Z])\b(?!\s+[a-z]{2,}|['’])"
+    r"(?:^|\b(?:or|and|not|nor|option|answer|choice|than|maybe|perhaps|also|is|be|to)\s+|[,;/&|+]\s*|\n\s*)[(\[\"']?([A-Z])\b(?!\s+[a-z]{2,}|['’])"
     r"|\(([A-Z])\)|(?<![\w.])([A-Z])(?:\)|:(?!\w))|(?<![\w.] )(?<![\w.])(?<!\d )([A-Z])\.(?=\s+\S)"
 )
 _SEPARATOR = re.compile(r"\s*(?:,?\s*\band\b|[,;&+、/])\s*|\s+", re.IGNORECASE)
-_DENIED = re.compile(r"(?:is|are|was|isn['’]t|can['’]t|cannot|not|never)\b|(?:wrong|incorrect)[.!]*$", re.IGNORECASE)
+_DENIED = re.compile(
+    r"(?:is|are|was|isn['’]t|can['’]t|cannot|never)\b|(?:wrong|incorrect|not (?:it|correct|right|the answer))[.!]*$", re.IGNORECASE
+)
 
 
 class Choice(NamedTuple):
@@ -77,7 +79,7 @@ def affirmed_letters(text: str, options: Mapping[str, str]) -> frozenset[str]:
         return by_text
     body = text[_LEAD.match(text).end() :].strip() if text else ""
     for candidate in (text, body):
-        letters = _option_of(candidate, options) or _single(candidate, options) or _several(candidate)
+        letters = _option_of(candidate, options) or _several(candidate) or _single(candidate, options)
         if letters:
             return letters
     return frozenset()

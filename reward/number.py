@@ -112,7 +112,7 @@ def _with_unit(value: Fraction, rest: str) -> Quantity | None:
     if attached:
         scale = _SCALES["k" if attached.group(1) == "K" else attached.group(1)]
         value, rest = value * 10**scale, rest[attached.end() :]
-    rest = rest.strip()
+    rest = rest.strip().replace(" ^", "^")
     scale_word, _, after = rest.partition(" ")
     if scale_word.lower() in ("hundred", "thousand", "million", "billion", "trillion"):
         value, rest = value * 10 ** _SCALES[scale_word.lower()], after.strip()

@@ -1,0 +1,116 @@
+import time
+
+import pytest
+
+from reward.extract import MAX_COMPLETION_CHARS, extract, unwrap
+
+FOUND = [
+    ("<answer>B</answer>", "B"),
+    ("<think>a</think><answer>B</answer>", "B"),
+    ("<think>a</think>\n\n<answer>\n B \n</answer>\n", "B"),
+    ("\\boxed{B}", "B"),
+    ("so $\\boxed{\\frac{1}{2}}$.", "\\frac{1}{2}"),
+    ("\\boxed {5}", "5"),
+    ("\\\\boxed{5}", "5"),
+    ("\\boxed{\\boxed{5}}", "5"),
+    ("\\boxed{\\{1, 2\\}}", "\\{1, 2\\}"),
+    ("\\boxed{1} then \\boxed{2}", "2"),
+    ("\\boxed{1} then \\boxed{2", "1"),
+    ("<answer>A</answer><answer>B</answer>", "B"),
+    ("<answer>A<answer>B</answer>", "B"),
+    ("<answer><answer>B</answer></answer>", "B"),
+    ("<answer>A</answer> \\boxed{B}", "A"),  # the tag wins over the box
+    ("\\boxed{B} <answer>A</answer>", "A"),
+    ("<answer>\\boxed{B}</answer>", "B"),
+    ("<answer>$\\boxed{B}$</answer>", "B"),
+    ("<answer>The answer is \\boxed{B}.</answer>", "B"),
+    ("\\boxed{<answer>B</answer>}", "B"),
+    ("<think><answer>A</answer></think><answer>B</answer>", "B"),
+    ("<think>\\boxed{A}</think>\\boxed{B}", "B"),
+    ("thinking</think><answer>B</answer>", "B"),  # the template may hold <think>
+    ("<think>a</think><think>b</think><answer>B</answer>", "B"),
+    ("<answer>B</answer><think>an unclosed thought <answer>C</answer>", "B"),
+    ("<answer>**B**</answer>", "B"),
+    ("<answer>*B*</answer>", "B"),
+    ("<answer>`B`</answer>", "B"),
+    ("<answer>$B$</answer>", "B"),
+    ("<answer>$$B$$</answer>", "B"),
+    ("<answer>\\(B\\)</answer>", "B"),
+    ("<answer>\\[B\\]</answer>", "B"),
+    ("<answer>\\text{B}</answer>", "B"),
+    ("<answer>\\textbf{B}</answer>", "B"),
+    ("<answer>$\\text{B}$</answer>", "B"),
+    ("<answer>```\nB\n```</answer>", "B"),
+    ("<answer>```json\n[1, 2]\n```</answer>", "[1, 2]"),
+    ("<answer>```html\n<p>x</p>\n```</answer>", "<p>x</p>"),
+    ("<answer>$5$ and $6$</answer>", "$5$ and $6$"),
+    ("<answer>**A** or **B**</answer>", "**A** or **B**"),
+    ("<answer>\\text{A} \\text{B}</answer>", "\\text{A} \\text{B}"),
+    ("<answer>\\boxed{A} or \\boxed{B}</answer>", "\\boxed{A} or \\boxed{B}"),
+]
+
+NOT_FOUND = [
+    "",
+    "B",
+    "The answer is B",
+    "<answer>B",
+    "B</answer>",
+    "</answer>B<answer>",
+    "<think><answer>B</answer>",
+    "<think><answer>B</answer></think>",
+    "<answer>B</answer></think>",
+    "<answer>B</answer><think>x</think>",
+    "<think>\\boxed{B}</think>",
+    "\\boxed{B",
+    "\\boxed{{B}",
+    "\\boxed B",
+    "\\boxed",
+    "boxed{B}",
+    "<Answer>B</Answer>",
+    "<answer>A</answer><think>x</think> and nothing",
+]
+
+
+@pytest.mark.parametrize(("completion", "text"), FOUND)
+def test_found(completion, text):
+    assert extract(completion).text == text
+
+
+@pytest.mark.parametrize("completion", NOT_FOUND)
+def test_not_found(completion):
+    assert extract(completion) is None
+
+
+@pytest.mark.parametrize("completion", ["<answer></answer>", "<answer> \n </answer>", "\\boxed{}"])
+def test_empty_answer_is_found_but_empty(completion):
+    assert extract(completion).text == ""
+
+
+def test_empty_answer_does_not_fall_back_to_an_earlier_box():
+    assert extract("\\boxed{5} <answer></answer>").text == ""
+
+
+def test_position_covers_the_whole_element():
+    completion = "<think>x</think> so <answer>B</answer>."
+    found = extract(completion)
+    assert completion[found.start : found.end] == "<answer>B</answer>"
+    assert found.convention == "answer"
+
+
+def test_cut_off_answer_only_where_allowed():
+    completion = "<think>x</think><answer><svg><rect/>"
+    assert extract(completion) is None
+    found = extract(completion, allow_unclosed=True)
+    assert (found.text, found.closed) == ("<svg><rect/>", False)
+
+
+@pytest.mark.parametrize(
+    "unit", ["<answer>", "</answer>", "<think>", "</think>", "\\boxed{", "{", "}", "\\", "$", "*", "```", "\\text{", "<", "_"]
+)
+def test_hostile_repetition_is_linear(unit):
+    completion = (unit * MAX_COMPLETION_CHARS)[: MAX_COMPLETION_CHARS * 2]
+    started = time.perf_counter()
+    extract(completion)
+    extract("<answer>" + completion[:300_000] + "</answer>")
+    unwrap(completion[:90_000])
+    assert time.perf_counter() - started < 1.5
