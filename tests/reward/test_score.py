@@ -1,0 +1,237 @@
+import pytest
+
+import reward
+from reward.extract import MAX_COMPLETION_CHARS
+from reward.registry import VERIFIERS
+from reward.score import failed, score_local, score_quick
+from reward.shaping import repetition_penalty, soft_overlong_penalty
+from reward.spec import DEFAULTS
+from reward.think_bbox import think_bbox_score
+
+LONG = "I look at the picture and count what I see, then I check it once more. " * 3
+THOUGHT = f"<think>{LONG}</think>"
+
+
+def test_every_type_has_a_verifier_and_a_row_of_defaults():
+    assert VERIFIERS.keys() == DEFAULTS.keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (("x", "5", "integer"), "answer_type"),
+        (("x", [], "number"), "answer"),
+        (("x", "", "number"), "answer"),
+        (("x", "  ", "any"), "answer"),
+        (("x", ["5", ""], "number"), r"answer\[1\]"),
+        (("x", [5], "number"), r"answer\[0\]"),
+        (("x", "five or six", "number"), "answer"),
+        ((None, "5", "number"), "completion"),
+    ],
+)
+def test_our_errors_name_the_field(arguments, field):
+    with pytest.raises(ValueError, match=field):
+        score_local(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"prompt_type": "long"}, "prompt_type"),
+        ({"progress": 1.5}, "progress"),
+        ({"spec": {"tolerence": 1}}, "tolerence"),
+        ({"spec": {"verifier": "numbers"}}, "verifier"),
+        ({"spec": {"weights": {"accuracy": -1}}}, "weights"),
+        ({"spec": {"weights": {"accuracy": 0}}}, "weights"),
+        ({"spec": {"weights": {"speed": 1}}}, "weights"),
+        ({"spec": [1]}, "spec"),
+        ({"spec": {"overlong": {"max_tokens": 10, "buffer_tokens": 5}}}, "num_tokens"),
+    ],
+)
+def test_bad_options_name_the_field(options, field):
+    with pytest.raises(ValueError, match=field):
+        score_local("<answer>5</answer>", "5", "number", **options)
+
+
+@pytest.mark.parametrize(
+    ("completion", "accuracy", "status"),
+    [
+        ("<answer>5</answer>", 1.0, "ok"),
+        ("\\boxed{5}", 1.0, "ok"),
+        ("<answer>6</answer>", 0.0, "ok"),
+        ("<answer>five or six</answer>", 0.0, "unparseable"),
+        ("5", 0.0, "no_answer"),
+        ("", 0.0, "no_answer"),
+        ("<answer></answer>", 0.0, "no_answer"),
+        ("<answer>" + "5" * 3000 + "</answer>", 0.0, "rejected"),
+        ("<answer>5</answer>" + " " * MAX_COMPLETION_CHARS, 0.0, "rejected"),
+        ("<answer>\ud800</answer>", 0.0, "unparseable"),
+        ("<answer>\x005</answer>", 0.0, "unparseable"),
+    ],
+)
+def test_statuses(completion, accuracy, status):
+    output = score_local(completion, "5", "number")
+    assert (output.parts["accuracy"], output.status, output.total) == (accuracy, status, accuracy)
+
+
+def test_best_of_several_references_counts():
+    assert score_local("<answer>5</answer>", ["4", "5"], "number").total == 1.0
+
+
+def format_of(completion, prompt_type, **spec):
+    return score_local(completion, "5", "number", prompt_type=prompt_type, spec=spec).parts["format"]
+
+
+@pytest.mark.parametrize(
+    ("completion", "expected"),
+    [
+        (f"{THOUGHT}<answer>5</answer>", 1),
+        (f"{THOUGHT}\nThe answer is \\boxed{{5}}.", 1),
+        (f"{THOUGHT}<answer>5</answer><answer>6</answer>", 1),
+        (f"Well. {THOUGHT}<answer>5</answer><|im_end|>", 1),
+        ("<answer>5</answer>", 0),
+        (f"{THOUGHT}5", 0),
+        (f"{THOUGHT}<answer>5", 0),
+        (f"{THOUGHT}<answer></answer>", 0),
+        (f"<think>{LONG}<answer>5</answer>", 0),
+        (f"{LONG}</think><answer>5</answer>", 0),
+        (f"{THOUGHT}{THOUGHT}<answer>5</answer>", 0),
+        (f"<think>{THOUGHT}</think><answer>5</answer>", 0),
+        (f"<answer>5</answer>{THOUGHT}", 0),
+        (f"<think></think>{LONG}<answer>5</answer>", 0),
+        (f"<think>x</think><answer>{LONG}</answer>", 0),
+        (f"<think>x</think>\\boxed{{{LONG}}}", 0),
+        (f"<think>{LONG}<answer>5</answer></think>", 0),
+    ],
+)
+def test_format_of_a_thinking_prompt(completion, expected):
+    assert format_of(completion, "think") == expected
+
+
+@pytest.mark.parametrize(
+    ("completion", "expected"),
+    [
+        ("<answer>5</answer>", 1),
+        ("\\boxed{5}", 1),
+        ("The answer is <answer>5</answer>.", 1),
+        ("<answer>5</answer><|im_end|>", 1),
+        ("5", 0),
+        ("<think>x</think><answer>5</answer>", 0),
+        ("<think></think><answer>5</answer>", 0),
+        ("x</think><answer>5</answer>", 0),
+        (f"{LONG}<answer>5</answer>", 0),
+        ("", 0),
+    ],
+)
+def test_format_of_an_answer_only_prompt(completion, expected):
+    assert format_of(completion, "answer") == expected
+
+
+def test_answer_may_fill_a_fifth_of_the_completion():
+    # 100 characters: <think> + 55 + </think> + <answer> + 13 + </answer>; a fifth is 20
+    for num_answer, expected in ((20, 1), (21, 0)):
+        thinking = "x" * (100 - 32 - num_answer)
+        completion = f"<think>{thinking}</think><answer>{'5' * num_answer}</answer>"
+        assert len(completion) == 100
+        assert format_of(completion, "think") == expected
+    assert format_of(f"<think>x</think><answer>{'5' * 99}</answer>", "think", max_answer_fraction=1.0) == 1
+
+
+def total(completion, **spec):
+    return score_local(completion, "5", "number", prompt_type="think", spec=spec).total
+
+
+def test_weights_are_normalised():
+    good, bare, wrong = f"{THOUGHT}<answer>5</answer>", "<answer>5</answer>", f"{THOUGHT}<answer>6</answer>"
+    assert total(good) == pytest.approx(1.0)
+    assert total(bare) == pytest.approx(0.9)
+    assert total(wrong) == 0.0  # the format alone never pays
+    assert total(wrong, format_needs_solved=False) == pytest.approx(0.1)
+    assert total(bare, weights={"accuracy": 3, "format": 1}) == pytest.approx(0.75)
+    assert total(bare, weights={"accuracy": 2}) == 1.0
+    assert total(wrong, weights={"format": 1}) == 0.0
+
+
+def test_format_pays_with_a_solved_graded_answer_alone():
+    def graded(box):
+        completion = f"{THOUGHT}<answer>{box}</answer>"
+        return score_local(completion, "[0, 0, 10, 10]", "bbox", prompt_type="think").total
+
+    assert graded("[0, 0, 10, 6]") == pytest.approx(0.9 * 0.6 + 0.1)
+    assert graded("[0, 0, 10, 4]") == pytest.approx(0.9 * 0.4)  # IoU 0.4 is not solved
+
+
+def test_another_verifier_by_spec():
+    assert score_local("<answer>B</answer>", "b", "any", spec={"verifier": "multiple-choice"}).total == 1.0
+    nested = {"verifier": "number", "params": {"tolerance": 0.5}}
+    assert score_local("<answer>5.4</answer>", "5", "any", spec=nested).total == 1.0
+
+
+def spatial(thinking, answer="5", problem_type="spatial", prompt_type="think"):
+    completion = f"<think>{thinking} {LONG}</think><answer>{answer}</answer>"
+    return score_local(completion, "5", "number", problem_type=problem_type, prompt_type=prompt_type)
+
+
+def test_think_bbox_pays_only_with_a_correct_answer():
+    boxes = "The cat is at [10, 20, 30, 40], the dog at [50, 60, 70, 80]."
+    assert spatial(boxes).total == pytest.approx(1.0)
+    assert spatial(boxes, "6").total == 0.0
+    assert spatial("No boxes here.").total == pytest.approx(1.0 / 1.1)
+    assert "think_bbox" not in spatial(boxes, problem_type="math").parts
+    assert "think_bbox" not in spatial(boxes, prompt_type="answer").parts
+
+
+@pytest.mark.parametrize(
+    ("thinking", "expected"),
+    [
+        ("The cat (10, 20, 30, 40).", 1.0),
+        ('{"bbox_2d": [10, 20, 30, 40], "label": "cat"}', 1.0),
+        ("cat [10, 20, 30, 40], dog [30, 40, 10, 20]", 0.5),
+        ("cat [10, 20, 30, 40], again [10, 20, 30, 40]", 0.5),
+        ("[10, 20, 30, 40]", 0.0),
+        ("the list [1, 2, 3]", 0.0),
+        ("cat [nan, 1, 2, 3]", 0.0),
+        ("cat [40, 30, 20, 10]", 0.0),
+        ("cat [-5, 20, 30, 40]", 0.0),
+        ("a cat and a dog", 0.0),
+        ("".join(f"cat [0, 0, {i + 1}, 9]\n" for i in range(40)), 0.0),
+    ],
+)
+def test_think_bbox_score(thinking, expected):
+    assert think_bbox_score(f"<think>{thinking}</think><answer>5</answer>") == pytest.approx(expected)
+
+
+def test_soft_overlong_penalty():
+    values = [soft_overlong_penalty(n, 100, 20) for n in (0, 80, 85, 90, 100, 500)]
+    assert values == pytest.approx([0, 0, -0.25, -0.5, -1, -1])
+    spec = {"overlong": {"max_tokens": 100, "buffer_tokens": 20}}
+    output = score_local("<answer>5</answer>", "5", "number", spec=spec, num_tokens=90)
+    assert (output.total, output.parts["overlong"]) == (pytest.approx(0.5), pytest.approx(-0.5))
+
+
+def test_repetition_penalty():
+    assert repetition_penalty("a b c d e f", 2, 0.3) == 0.0
+    assert repetition_penalty("a " * 100, 2, 0.0) == pytest.approx(-(1 - 1 / 99))
+    assert repetition_penalty("a b a b", 2, 0.0) == pytest.approx(-1 / 3)
+    assert repetition_penalty("a", 5, 0.3) == 0.0
+
+
+def test_failures_of_a_worker_keep_the_other_parts():
+    output = failed("timeout", f"{THOUGHT}<answer>x^2</answer>", "math-expressions", prompt_type="think")
+    assert (output.total, output.status, output.extracted) == (0.0, "timeout", "x^2")
+    assert output.parts == {"accuracy": 0.0, "format": 1.0}
+
+
+def test_quick_decides_what_is_cheap_and_nothing_else():
+    assert score_quick("<answer>5</answer>", "5", "math-expressions").total == 1.0
+    assert score_quick("<answer>x</answer>", "x", "math-expressions") is None
+    assert score_quick("<answer>abc</answer>", "abc", "ocrtext").total == 1.0
+    assert score_quick("<answer>" + "a" * 9000 + "</answer>", "a" * 9000, "ocrtext") is None
+    assert score_quick("<answer>B</answer>", "B", "multiple-choice").total == 1.0
+
+
+def test_synchronous_score_reaches_workers():
+    output = reward.score("<answer>(x+1)^2</answer>", "x^2+2x+1", "math-expressions", prompt_type="answer")
+    assert (output.total, output.status) == (1.0, "ok")
+    with pytest.raises(ValueError, match="answer"):
+        reward.score("<answer>5</answer>", "???", "math-expressions")
