@@ -7,6 +7,7 @@ are reported as parts of every score so that the gap between them is seen in tra
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from reward import markup
@@ -72,6 +73,11 @@ def nests(pieces: list[markup.Piece]) -> bool:
 
 def prepare(reference: str, params: Mapping[str, Any]) -> Page:
     """Counts of the reference page. ValueError: it is too long or holds no element."""
+    return _reference_page(reference)
+
+
+@lru_cache(maxsize=256)  # `quick` comes past the cache of prepared references
+def _reference_page(reference: str) -> Page:
     if len(reference) > MAX_CHARS:
         raise ValueError(f"the page has {len(reference)} characters, the limit is {MAX_CHARS}")
     page = read_page(reference)

@@ -38,7 +38,8 @@ class RewardPool:
 
     num_workers: workers that share the queue.
     max_workers: processes at most, those counted that are stuck in a task until its deadline.
-    slow_after_seconds: a task older than this gives its slot to another worker and runs on at low priority.
+    slow_after_seconds: a task that has used this much processor time, or four times this much wall time, gives its
+        slot to another worker; after four times as much processor time, its priority too.
     headroom_megabytes: address space that a task may use beyond what a fresh worker has.
     recycle_megabytes: growth of a worker's resident memory after which it is replaced.
     scorer: `module:function` that turns a task into a reply inside the worker; the tests replace it.

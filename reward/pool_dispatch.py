@@ -1,8 +1,12 @@
 """The thread that hands tasks to workers, watches their deadlines, and replaces those that fail.
 
 Each worker has at most one task, so the deadline starts when the worker takes it. A task that runs long makes its
-worker *slow*: it keeps its deadline but gives up its slot and its priority, and another worker takes over the queue.
-Thus a few endless tasks cost the others nothing, and only `max_workers` of them at once can make the queue wait.
+worker *slow*: it keeps its deadline but gives up its slot, and another worker takes over the queue. A little later it
+loses its priority too. Thus a few endless tasks cost the others next to nothing, and only `max_workers` of them at
+once can make the queue wait.
+
+On a machine busy with other things every task takes long. Time is therefore judged by the processor time a worker has
+had: one that was starved is not slow, and gets up to three times its deadline before it is killed.
 """
 
 import contextlib
@@ -20,7 +24,11 @@ from typing import Any
 from reward.pool_zygote import Zygote, ZygoteDied
 from reward.worker import LENGTH, TAKEN
 
-SLOW_NICENESS = 10  # a slow worker's weight is a tenth of a fresh one's
+SLOW_NICENESS = 10  # its weight is a tenth of a fresh worker's
+_DEMOTE_FACTOR = 4  # of slow_after_seconds, in processor time: when a slow worker loses its priority
+_WALL_FACTOR = 4  # of slow_after_seconds, in wall time: when a worker is slow whatever processor time it had
+_STARVED_SHARE = 0.2  # of the deadline as processor time: with less, the machine is slow and not the task
+_STARVED_FACTOR = 3  # of the deadline: when even a starved worker is killed
 _SEND_SECONDS = 10.0
 _MAX_SENDS = 3  # to workers that die idle
 _MAX_REPLY_BYTES = 16 << 20
@@ -49,10 +57,12 @@ class Worker:
     connection: socket.socket
     task: Task | None = None
     key: Any = None
-    deadline: float = 0.0
-    slow_at: float = 0.0
+    started: float = 0.0
+    started_cpu: float = 0.0
+    check_at: float = 0.0
     taken: bool = False
     slow: bool = False
+    demoted: bool = False
     first_memory_bytes: int | None = None
     buffer: bytearray = field(default_factory=bytearray)
 
@@ -148,9 +158,7 @@ class Dispatcher(threading.Thread):
             self._restart_zygote()
 
     def _wait_seconds(self) -> float | None:
-        times = [
-            w.deadline if w.slow else min(w.slow_at, w.deadline) for w in self._workers if w.task is not None
-        ]
+        times = [worker.check_at for worker in self._workers if worker.task is not None]
         return max(min(times) - time.monotonic(), 0.0) if times else None
 
     def _drain_wake(self) -> None:
@@ -162,15 +170,25 @@ class Dispatcher(threading.Thread):
         """Kill what is past its deadline; take slot and priority from what is slow."""
         now = time.monotonic()
         for worker in list(self._workers):
-            if worker.task is None:
+            if worker.task is None or now < worker.check_at:
                 continue
-            if now >= worker.deadline:
+            elapsed, cpu = now - worker.started, _cpu_seconds(worker.pid) - worker.started_cpu
+            deadline, slow_after = worker.task.deadline_seconds, self._limits.slow_after_seconds
+            if elapsed >= deadline and (
+                cpu >= _STARVED_SHARE * deadline or elapsed >= _STARVED_FACTOR * deadline
+            ):
                 self._lose(worker, "timeout")
-            elif now >= worker.slow_at and not worker.slow:
+                continue
+            if not worker.slow and (cpu >= slow_after or elapsed >= _WALL_FACTOR * slow_after):
                 worker.slow = True
                 self.counters["slow"] += 1
+            if not worker.demoted and cpu >= _DEMOTE_FACTOR * slow_after:
+                worker.demoted = True
                 with contextlib.suppress(OSError):  # it may have ended this moment; then its socket tells
                     os.setpriority(os.PRIO_PROCESS, worker.pid, SLOW_NICENESS)
+            step = slow_after / 2 if not worker.demoted else deadline / 10
+            remaining = deadline - elapsed
+            worker.check_at = now + (min(step, remaining) if remaining > 0 else step)
 
     def _assign(self) -> None:
         """Give queued tasks to idle workers, forking up to the number of slots that slow workers leave."""
@@ -214,9 +232,9 @@ class Dispatcher(threading.Thread):
         self._start_clock(worker, task)
 
     def _start_clock(self, worker: Worker, task: Task) -> None:
-        now = time.monotonic()
-        worker.deadline = now + task.deadline_seconds
-        worker.slow_at = now + self._limits.slow_after_seconds
+        worker.started = time.monotonic()
+        worker.started_cpu = _cpu_seconds(worker.pid)
+        worker.check_at = worker.started + min(self._limits.slow_after_seconds, task.deadline_seconds)
 
     def _put_back(self, task: Task) -> None:
         """A worker died before it took the task: that is no try, and another one may take it."""
@@ -265,8 +283,10 @@ class Dispatcher(threading.Thread):
         if worker.first_memory_bytes is None:
             worker.first_memory_bytes = memory_bytes
         grown = memory_bytes - worker.first_memory_bytes > self._limits.recycle_bytes
-        # A slow worker has lost its priority, which an ordinary user cannot give back: it is replaced as well.
-        if worker.slow or grown:
+        worker.slow = False
+        surplus = sum(not other.slow for other in self._workers) > self._limits.num_workers
+        # Lost priority cannot be given back by an ordinary user: such a worker is replaced as well.
+        if grown or surplus or worker.demoted:
             self.counters["recycled"] += 1
             self._remove(worker)
 
@@ -335,3 +355,13 @@ class Dispatcher(threading.Thread):
         self._wake_reader.close()
         with self._lock:
             self._wake_writer.close()
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used; 0 when it has just ended."""
+    try:
+        return time.clock_gettime(
+            ~pid << 3 | 2
+        )  # the kernel's clock id of another process, see clock_getcpuclockid(3)
+    except OSError:
+        return 0.0

@@ -75,7 +75,7 @@ def test_more_hanging_than_workers_do_not_hold_up_the_good(pool, deadline):
 
     outputs, seconds, lost = asyncio.run(main())
     assert all(output.total == 1.0 for output in outputs)
-    assert seconds < 3.0  # three rounds of two hanging tasks give up their slots, 0.25 s each
+    assert seconds < 2.5  # three rounds of two hanging tasks give up their slots, 0.25 s each
     assert all(output.status == "timeout" for output in lost)
 
 
@@ -143,8 +143,8 @@ def test_one_reference_stays_on_one_worker_while_others_wait(pool):
 
     first, second = asyncio.run(main())
     one, two = ([output.extracted for output in outputs] for outputs in (first, second))
-    assert max(one.count(pid) for pid in set(one)) >= 12
-    assert max(two.count(pid) for pid in set(two)) >= 12
+    assert max(one.count(pid) for pid in set(one)) >= 10
+    assert max(two.count(pid) for pid in set(two)) >= 10
 
 
 def test_several_threads_and_loops_share_a_pool(pool):
@@ -266,7 +266,7 @@ def _running(pid):
 
 def test_a_long_lived_pool_soak(pool, deadline):
     """A few seconds of mixed traffic: every good one right, as many workers as before, no growth of descriptors."""
-    deadline(0.5)
+    deadline(1.0)
     run(pool, "good", "good")
     descriptors = len(os.listdir("/proc/self/fd"))
     commands = ["good"] * 40 + ["sleep 0.01"] * 5 + ["segfault", "hang", "exit", "good"]
@@ -277,6 +277,6 @@ def test_a_long_lived_pool_soak(pool, deadline):
         assert [output.status for output in outputs[:45]] == ["ok"] * 45
         assert [output.status for output in outputs[45:]] == ["crash", "timeout", "crash", "ok"]
         rounds += 1
-    assert rounds >= 3
+    assert rounds >= 2
     assert len(pool.pids()) <= 3
     assert len(os.listdir("/proc/self/fd")) <= descriptors + 3
