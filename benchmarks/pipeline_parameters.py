@@ -37,8 +37,8 @@ class Parameters:
     max_concurrent_groups: int = 10**9
     prefill_seconds: float = 0.0
     reward_seconds: float = 0.0
-    train_fixed_seconds: float = 0.0
-    sync_seconds: float = 0.0
+    train_fixed_seconds: float = 0.0  # a step's part that does not depend on tokens; writing the weights too
+    sync_seconds: float = 0.0  # decoding stands still, and so does the trainer
     latency_sigma: float = 0.0  # spread of the speed of single requests (lognormal)
     contention: float = 1.0  # decoding is slower by this factor while the trainer computes (shared cores)
     drop_share: float = 0.0  # groups without signal, dropped when ready and replaced

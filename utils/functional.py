@@ -18,15 +18,12 @@ import torch
 from torch import Tensor
 
 from utils.loss_options import check_values
-from utils.sequences import masked, sequence_mean, sequence_sum, sums_of_sequences
+from utils.sequences import MAX_LOG_RATIO, masked, sequence_mean, sequence_sum, sums_of_sequences
 
 Level = Literal["token", "sequence"]
 BehaviorMode = Literal["truncate", "mask"]
 Surrogate = Literal["ppo", "cispo"]
 LossMode = Literal["token-mean", "sequence-mean", "constant"]
-
-# exp(20) = 4.9e8 is far outside every clip range, and finite: a zero advantage times the ratio stays zero.
-MAX_LOG_RATIO = 20.0
 
 
 def decoupled_ppo_loss(

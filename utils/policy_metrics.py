@@ -1,6 +1,6 @@
 """How far apart two policies are, from the log-probabilities of tokens that one of them generated.
 
-All take tensors `[batch, seq]` or `[tokens]` of one shape and look only at `loss_mask`.
+Tensors are `[batch, seq]` or `[tokens]`, all of one shape.
 """
 
 from typing import Literal
@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from utils.sequences import masked
+from utils.sequences import MAX_LOG_RATIO, masked
 
 KLEstimator = Literal["k1", "k2", "k3"]
 
@@ -22,15 +22,17 @@ def kl_estimate(policy_logprobs: Tensor, reference_logprobs: Tensor, kind: KLEst
         k2 = d^2 / 2         biased, never negative; its gradient is that of the KL, on average
         k3 = exp(-d) - 1 + d unbiased, never negative, low variance; the DeepSeekMath penalty (eq. 4)
 
-    Differentiable through both arguments. Source: http://joschu.net/blog/kl-approx.html.
+    Differentiable through both arguments; d is limited to +-`MAX_LOG_RATIO` in k2 and k3, so that value and
+    gradient stay finite on any token, masked ones included. Source: http://joschu.net/blog/kl-approx.html.
     """
     difference = policy_logprobs - reference_logprobs
+    limited = difference.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
     if kind == "k1":
         return difference
     if kind == "k2":
-        return difference.square() / 2
+        return limited.square() / 2
     if kind == "k3":
-        return torch.expm1(-difference) + difference
+        return torch.expm1(-limited) + limited
     raise ValueError(f"KL estimator is {kind!r}; use 'k1', 'k2' or 'k3'")
 
 
@@ -42,29 +44,3 @@ def effective_sample_size(weights: Tensor, loss_mask: Tensor) -> Tensor:
     mask = loss_mask.bool()
     w = masked(weights, mask)
     return w.sum().square() / (mask.sum() * w.square().sum()).clamp(min=torch.finfo(w.dtype).tiny)
-
-
-def update_metrics(stats: dict[str, Tensor], loss_mask: Tensor) -> dict[str, Tensor]:
-    """Scalars of one micro-batch from the `stats` of `decoupled_ppo_loss`, means over its loss tokens.
-
-    ratio_mean, ratio_max; clipped_low_share, clipped_high_share, dual_clipped_share;
-    behavior_weight_mean, behavior_weight_max, behavior_capped_share, behavior_floored_share;
-    effective_sample_size (of the applied weight); behavior_kl (k1 of behavior || proximal, nats per token).
-    All 0 without loss tokens.
-    """
-    mask = loss_mask.bool()
-    count = mask.sum().clamp(min=1)
-
-    def mean(name: str) -> Tensor:
-        return masked(stats[name], mask).sum() / count
-
-    metrics = {
-        "ratio_mean": mean("ratio"),
-        "ratio_max": masked(stats["ratio"], mask).max(),
-        "behavior_weight_mean": mean("behavior_weight"),
-        "behavior_weight_max": masked(stats["behavior_weight"], mask).max(),
-        "effective_sample_size": effective_sample_size(stats["behavior_weight"], mask),
-        "behavior_kl": -mean("behavior_log_ratio"),
-    }
-    flags = ("clipped_low", "clipped_high", "dual_clipped", "behavior_capped", "behavior_floored")
-    return metrics | {f"{name}_share": mean(name) for name in flags}

@@ -1,11 +1,15 @@
-"""Sums and means over the sequences of a batch, in the padded and in the packed layout.
+"""What the loss needs of the batch's layout: masking, and sums and means over its sequences.
 
 Padded is `[batch, seq]`; packed is `[tokens]` with `cu_seqlens` `[num_sequences + 1]`, the first position of
-each sequence and, last, the number of tokens. Both layouts give the same numbers.
+each sequence and, last, the number of tokens. Both layouts give the same numbers. On CUDA the packed sums
+are reproducible to the last bit only under `torch.use_deterministic_algorithms(True)`.
 """
 
 import torch
 from torch import Tensor
+
+# exp(20) = 4.9e8 is far outside every clip range, and finite: a zero advantage times the ratio stays zero.
+MAX_LOG_RATIO = 20.0
 
 
 def sequence_sum(values: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:

@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from utils.functional import MAX_LOG_RATIO, behavior_weight, decoupled_ppo_loss
+from utils.functional import behavior_weight, decoupled_ppo_loss
+from utils.sequences import MAX_LOG_RATIO
 
 LENGTHS = (5, 1, 7, 4)  # one sequence of a single token, one below without any loss token
 
