@@ -1,0 +1,36 @@
+# Each target sets up what it needs; nothing else has to be installed first.
+PYTHON := .venv/bin/python -W ignore
+LAUNCH := $(PYTHON) -m areal.launcher.local trains/grpo.py --config
+SEED ?= 219
+TRIAL ?= demo
+RUNS := runs/digits-stage1/$(TRIAL) runs/digits-stage2/$(TRIAL)
+
+.PHONY: demo test test-fast lint install clean
+
+## demo: train a tiny LLaVA-OneVision-1.5 on real images in both stages, on the CPU (about a quarter of an hour)
+demo: install
+	$(PYTHON) -m dataset.digits --output-dir data/digits
+	$(PYTHON) -m trains.warm_start --output pretrained/tiny-llavaov15 --seed $(SEED)
+	$(LAUNCH) configs/digits_cpu_stage1.yaml seed=$(SEED) trial_name=$(TRIAL)
+	$(LAUNCH) configs/digits_cpu_stage2.yaml seed=$(SEED) trial_name=$(TRIAL)
+	$(PYTHON) -m utils.summary $(RUNS) --output runs/$(TRIAL)
+
+## test: everything that CI runs
+test: install
+	$(PYTHON) -m pytest -q
+
+## test-fast: without the tests that start servers or run training
+test-fast: install
+	$(PYTHON) -m pytest -q -m "not slow"
+
+## lint: style of the code
+lint: install
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+install:
+	@bash install.sh --cpu
+
+## clean: remove data, checkpoints and runs of the demo (not the environment)
+clean:
+	rm -rf data/digits pretrained/tiny-llavaov15 runs

@@ -1,0 +1,33 @@
+"""Fixtures shared by several folders of tests: a tiny random checkpoint and the digits data, built once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory) -> Path:
+    """A random LLaVA-OneVision-1.5 of 1.4M parameters in the published layout."""
+    from llavaonevision1_5.tiny import build_tiny_checkpoint
+
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    build_tiny_checkpoint(path, seed=0)
+    return path
+
+
+@pytest.fixture(scope="session")
+def digits_data(tmp_path_factory) -> Path:
+    """The embedded data, written as `make demo` does."""
+    path = tmp_path_factory.mktemp("digits")
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "dataset.digits", "--output-dir", str(path)],
+        cwd=ROOT,
+        check=True,
+    )
+    return path

@@ -1,0 +1,225 @@
+"""`python -m areal.launcher.local`: real steps with real servers, and every way in which a run can end."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from areal.launcher import local, supervisor
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = "configs/digits_cpu_stage1.yaml"
+ENDS_WITHIN_SECONDS = 30
+
+
+@pytest.fixture
+def overrides(tiny_checkpoint, digits_data, tmp_path):
+    """Command-line overrides for a small run whose files all lie under `tmp_path`."""
+    return [
+        f"actor.path={tiny_checkpoint}",
+        f"train_dataset.path={digits_data}/stage1/train.parquet",
+        f"valid_dataset.path={digits_data}/stage1/heldout.parquet",
+        f"cluster.fileroot={tmp_path}/runs",
+        f"cluster.name_resolve.nfs_record_root={tmp_path}/names",
+        "train_dataset.batch_size=4",
+        "gconfig.n_samples=4",
+        "gconfig.max_new_tokens=24",
+        "valid_dataset.max_samples=20",
+        "stats_logger.wandb.mode=disabled",
+    ]
+
+
+def start(arguments, **options):
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "areal.launcher.local",
+            "trains/grpo.py",
+            "--config",
+            CONFIG,
+            *arguments,
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
+
+
+def first_line_with(process, text, timeout=240):
+    deadline, seen = time.monotonic() + timeout, []
+    for line in process.stdout:
+        seen.append(line)
+        if text in line:
+            return line
+        assert time.monotonic() < deadline, "".join(seen)
+    raise AssertionError(f"ended without {text!r}:\n" + "".join(seen))
+
+
+@pytest.mark.slow
+def test_two_real_steps(overrides, tmp_path):
+    process = start([*overrides, "total_train_steps=2", "recover.mode=on", "recover.freq_steps=2"])
+    output, _ = process.communicate(timeout=280)
+    assert process.returncode == 0, output
+    run = tmp_path / "runs" / "digits-stage1" / "demo"
+    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in steps] == [1, 2]
+    assert all(record["num_rollouts"] == 16 for record in steps)
+    assert steps[0]["parity_tokens"] > 0
+    assert max(record["parity_max"] for record in steps) < 1e-4
+    assert all(0 <= record["gap_max"] <= 4 for record in steps)
+    assert (run / "final" / "model.safetensors").exists()
+    assert "held-out accuracy after step 2" in output
+    assert not orphans(tmp_path)
+
+    # The same command again resumes behind the last step and has nothing left to do; with more steps it goes on.
+    process = start([*overrides, "total_train_steps=3", "recover.mode=on", "recover.freq_steps=2"])
+    output, _ = process.communicate(timeout=280)
+    assert process.returncode == 0, output
+    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in steps] == [1, 2, 3]
+    assert steps[2]["version"] == 2
+    assert steps[2]["buffer"]["consumed"] == 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["scheduler", "trainer", "interrupt"])
+def test_every_end_is_quick_clean_and_named(victim, overrides, tmp_path):
+    process = start([*overrides, "total_train_steps=10000", "evaluator.eval_before_train=false"])
+    try:
+        first_line_with(process, "step 1/")
+        began = time.monotonic()
+        if victim == "interrupt":
+            process.send_signal(signal.SIGINT)
+        else:
+            pattern = (
+                "sglang::scheduler"
+                if victim == "scheduler"
+                else r"-u trains/grpo\.py|python.* trains/grpo\.py"
+            )
+            target = [p for p in psutil.Process(process.pid).children(recursive=True) if matches(p, pattern)]
+            target[-1].kill()
+        output, _ = process.communicate(timeout=ENDS_WITHIN_SECONDS + 30)
+        assert time.monotonic() - began < ENDS_WITHIN_SECONDS
+        if victim == "interrupt":
+            assert process.returncode == 130
+            assert "interrupted" in output
+        else:
+            assert process.returncode not in (0, 2)
+            name = "llm_server" if victim == "scheduler" else "trainer"
+            assert re.search(rf"\[launcher\] {name}/0 .*; its log: .*{name}\.log", output), output
+        assert not orphans(tmp_path)
+    finally:
+        process.kill()
+
+
+def matches(process, pattern):
+    try:
+        return re.search(pattern, " ".join(process.cmdline())) or re.search(pattern, process.name())
+    except psutil.Error:
+        return None
+
+
+def orphans(tmp_path):
+    """Processes that still have this run's folder on their command line."""
+    mine = os.getpid()
+    return [
+        p.info["cmdline"]
+        for p in psutil.process_iter(["pid", "cmdline"])
+        if p.info["pid"] != mine and any(str(tmp_path) in word for word in p.info["cmdline"] or ())
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("actor.path=/nowhere/model", "actor.path='/nowhere/model'"),
+        ("actor.optimiser.lr=1e-3", "optimiser"),
+        ("allocation_mode=sglang:d1+torch:d1", "allocation_mode='sglang:d1+torch:d1'"),
+        ("allocation_mode=d1", "every part needs its backend"),
+        ("gconfig.top_p=0.9", "gconfig.top_p=0.9"),
+        ("gconfig.temperature=0.5", None),  # actor.temperature follows it
+        ("actor.temperature=0.5", "actor.temperature=0.5 must equal gconfig.temperature=1.0"),
+        ("gconfig.n_samples=1", "group_size = 1"),
+        ("loss.behavior_cap=null", "behavior_cap = null"),
+        ("train_dataset.path=./data/not-there", "train_dataset.path='./data/not-there' does not exist"),
+        ("train_dataset.max_length=4096", "exceed sglang.context_length=2048"),
+        ("rollout.consumer_batch_size=5", "rollout.consumer_batch_size=5 must be train_dataset.batch_size=4"),
+        ("actor.num_minibatches=3", "actor.num_minibatches=3 does not divide"),
+        ("loss.kl_coefficient=0.1", "needs the section ref"),
+    ],
+)
+def test_a_wrong_setting_is_one_message_and_starts_nothing(change, message, overrides, capsys, monkeypatch):
+    started = []
+    monkeypatch.setattr(local.areal_local, "local_main", started.append)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["local"])
+    status = local.main(["trains/grpo.py", "--config", CONFIG, *overrides, change])
+    error = capsys.readouterr().err
+    if message is None:
+        assert status == 0, error
+        assert started
+    else:
+        assert status == 2
+        assert message in error
+        assert "Traceback" not in error
+        assert not started
+
+
+@pytest.mark.parametrize("argv", [[], ["trains/grpo.py"], ["trains/none.py", "--config", CONFIG]])
+def test_a_wrong_command_line_shows_the_usage_or_the_missing_file(argv, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert local.main(argv) == 2
+    assert "[launcher]" in capsys.readouterr().err
+
+
+def launcher_with(command, tmp_path):
+    launcher = supervisor.SupervisedLauncher("experiment", "trial", str(tmp_path))
+    launcher.submit("trainer", command)
+    return launcher
+
+
+def test_the_trainers_exit_status_is_kept_and_its_children_end(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    script = tmp_path / "failing.py"
+    script.write_text(
+        "import subprocess, sys\n"
+        "subprocess.Popen(['sleep', '1000'], start_new_session=True)\n"
+        "print('[grpo] a line for people', flush=True)\n"
+        "print('the reason', file=sys.stderr, flush=True)\n"
+        "sys.exit(7)\n"
+    )
+    launcher = launcher_with(f"python3 {script}", tmp_path)
+    try:
+        with pytest.raises(supervisor.JobException):
+            launcher.wait()
+        assert launcher.status == 7
+        assert "trainer/0 exited with status 7" in launcher.failure
+        assert "the reason" in launcher.failure
+    finally:
+        launcher.stop_all()
+    assert not [p for p in psutil.Process().children(recursive=True) if "1000" in p.cmdline()]
+
+
+def test_lines_for_people_reach_the_console_and_others_only_the_log(tmp_path, capsys):
+    script = tmp_path / "good.py"
+    script.write_text("print('[grpo] step 1'); print('chatter')\n")
+    launcher = launcher_with(f"python3 {script}", tmp_path)
+    try:
+        launcher.wait()
+    finally:
+        launcher.stop_all()
+    output = capsys.readouterr().out
+    assert "[grpo] step 1" in output
+    assert "chatter" not in output
+    assert "chatter" in Path(launcher.log_path_of("trainer")).read_text()
