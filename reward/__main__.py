@@ -1,0 +1,66 @@
+"""Command line: `python -m reward explain`, `python -m reward audit PATH`, `python -m reward bench`."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["bench"]:
+        from reward.bench import main as bench
+
+        return bench(arguments[1:])
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except (ValueError, OSError) as error:
+        print(f"python -m reward: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m reward", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+
+    explain = commands.add_parser("explain", help="show how one completion comes to its score")
+    explain.add_argument("completion", nargs="?", type=Path, help="file with the completion; standard input if absent")
+    explain.add_argument("--answer-type", required=True)
+    explain.add_argument("--answer", required=True, action="append", help="reference answer; may be given several times")
+    explain.add_argument("--problem-type")
+    explain.add_argument("--prompt-type", choices=("answer", "think"))
+    explain.add_argument("--spec", type=json.loads, help="the sample's spec as JSON")
+    explain.set_defaults(run=_explain)
+
+    audit = commands.add_parser("audit", help="check that references pay for themselves and for nothing else")
+    audit.add_argument("path", type=Path, help="a parquet file or a folder of them")
+    audit.add_argument("--sample", type=int, default=64, metavar="N", help="samples per source and type")
+    audit.set_defaults(run=_audit)
+
+    commands.add_parser("bench", help="rewards per second and the time of one step, against a plain baseline")
+    return parser
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from reward.explain import explain
+
+    completion = options.completion.read_text() if options.completion else sys.stdin.read()
+    names = ("problem_type", "prompt_type", "spec")
+    print(explain(completion, options.answer, options.answer_type, **{name: getattr(options, name) for name in names}))
+    return 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from reward.audit import audit, table
+
+    if options.sample < 1:
+        raise ValueError(f"--sample: got {options.sample}, wanted at least 1")
+    results = audit(options.path, options.sample)
+    print(table(results))
+    return int(any(result.failures for result in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""`python -m reward audit PATH`: do the references of curated data pay for themselves and for nothing else?
+
+Per source: the reference scored against itself, blank answers, boilerplate, every wrong option, another sample's answer.
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from reward import score
+from reward.spec import DEFAULTS
+from utils.sample import parse_spec
+
+SELF_MINIMUM = 0.999
+NOTHING_MAXIMUM = 1e-9  # blank answers, boilerplate and wrong options
+OTHER_MAXIMUM = {"binary": 0.1, "graded": 0.5}  # mean accuracy of another sample's answer
+BLANKS = ("", "<answer></answer>", "<answer> </answer>", "\\boxed{}", "<think>hm</think>")
+BOILERPLATE = ("I don't know", "The answer is in the image.", "unknown", "Sorry, I cannot help with that.")
+_COLUMNS = ("id", "answer", "answer_type", "source", "spec")
+_PROBES = ("self", "blank", "boilerplate", "wrong option", "other answer")
+
+
+class SourceAudit(NamedTuple):
+    """Mean accuracy per probe of one source and answer type (None: does not apply), and what is wrong with it."""
+
+    source: str
+    answer_type: str
+    num_samples: int
+    means: Mapping[str, float | None]
+    failures: tuple[str, ...]
+
+
+def audit(path: str | Path, num_samples: int = 64, seed: int = 219) -> list[SourceAudit]:
+    """Audit a parquet file or a folder of them. Raises FileNotFoundError or ValueError when there is nothing to read."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in read_rows(Path(path)):
+        groups[row["source"], row["answer_type"]].append(row)
+    if not groups:
+        raise ValueError(f"{path}: holds no rows")
+    chooser = random.Random(seed)
+    results = []
+    for (source, answer_type), rows in sorted(groups.items()):
+        chosen = rows if len(rows) <= num_samples else chooser.sample(rows, num_samples)
+        results.append(audit_rows(source, answer_type, chosen))
+    return results
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The reward's columns of every row; images are not read."""
+    import pyarrow.parquet as pq
+
+    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    if not files or not files[0].exists():
+        raise FileNotFoundError(f"{path}: no parquet file there")
+    for file in files:
+        with pq.ParquetFile(file) as table:
+            columns = [name for name in _COLUMNS if name in table.schema_arrow.names]
+            missing = set(_COLUMNS) - set(columns) - {"spec"}
+            if missing:
+                raise ValueError(f"{file}: columns {sorted(missing)} are missing")
+            for batch in table.iter_batches(columns=columns):
+                for row in batch.to_pylist():
+                    yield {**row, "spec": parse_spec(row.get("spec"), row["id"])}
+
+
+def audit_rows(source: str, answer_type: str, rows: list[dict[str, Any]]) -> SourceAudit:
+    """Probe the samples of one source and answer type."""
+    values: dict[str, list[float]] = {name: [] for name in _PROBES}
+    failures: list[str] = []
+    for index, row in enumerate(rows):
+        for probe, completion in probes(row, rows[(index + 1) % len(rows)]):
+            try:
+                output = score(completion, row["answer"], answer_type, spec=row["spec"])
+            except ValueError as error:
+                failures.append(f"{row['id']}: {error}")
+                break
+            values[probe].append(output.parts["accuracy"])
+            if probe == "self" and output.parts["accuracy"] < SELF_MINIMUM:
+                failures.append(f"{row['id']}: its own reference scores {output.parts['accuracy']:.3f} ({output.status})")
+    means = {name: sum(found) / len(found) if found else None for name, found in values.items()}
+    graded = DEFAULTS.get(answer_type, {"solved_threshold": 1.0})["solved_threshold"] < 1
+    for name, maximum in (
+        ("blank", NOTHING_MAXIMUM),
+        ("boilerplate", NOTHING_MAXIMUM),
+        ("wrong option", NOTHING_MAXIMUM),
+        ("other answer", OTHER_MAXIMUM["graded" if graded else "binary"]),
+    ):
+        if means[name] is not None and means[name] > maximum:
+            failures.append(f"{name}: mean accuracy {means[name]:.3f}, wanted at most {maximum:g}")
+    return SourceAudit(source, answer_type, len(rows), means, tuple(failures))
+
+
+def probes(row: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(probe, completion) pairs for one sample. References of general-code are tests, no answers: it has no `self`."""
+    if row["answer_type"] != "general-code":
+        for reference in row["answer"]:
+            yield "self", f"<answer>{reference}</answer>"
+    for completion in BLANKS:
+        yield "blank", completion
+    for text in BOILERPLATE:
+        if text.casefold() not in {reference.casefold().strip(" .") for reference in row["answer"]}:
+            yield "boilerplate", f"<answer>{text}</answer>"
+    if row["answer_type"] == "multiple-choice":
+        options = (row["spec"] or {}).get("options") or (row["spec"] or {}).get("params", {}).get("options")
+        num_options = len(options) if options else 4
+        wanted = {letter for reference in row["answer"] for letter in reference.upper() if letter.isalpha()}
+        if all(len(reference.strip(" ().")) == 1 for reference in row["answer"]):
+            for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:num_options]:
+                if letter not in wanted:
+                    yield "wrong option", f"<answer>{letter}</answer>"
+    if not set(other["answer"]) & set(row["answer"]):
+        yield "other answer", f"<answer>{other['answer'][0]}</answer>"
+
+
+def table(results: list[SourceAudit]) -> str:
+    """The audit for people: one line per source and type, then what failed."""
+    width = max(len(f"{result.source} {result.answer_type}") for result in results)
+    lines = [f"{'source, type':<{width}}  samples  " + "  ".join(f"{name:>12}" for name in _PROBES) + "  verdict"]
+    for result in results:
+        cells = ["-" if result.means[name] is None else f"{result.means[name]:.3f}" for name in _PROBES]
+        name = f"{result.source} {result.answer_type}"
+        verdict = "FAILS" if result.failures else "good"
+        lines.append(f"{name:<{width}}  {result.num_samples:>7}  " + "  ".join(f"{c:>12}" for c in cells) + f"  {verdict}")
+    for result in results:
+        lines += [f"  {result.source}: {failure}" for failure in result.failures[:10]]
+        if len(result.failures) > 10:
+            lines.append(f"  {result.source}: and {len(result.failures) - 10} more")
+    return "\n".join(lines)

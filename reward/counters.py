@@ -1,0 +1,88 @@
+"""Counts over scored completions as plain numbers: statuses and rewards per type and source, signs of reward hacking.
+
+The trainer adds every completion, logs `numbers()` once a step and calls `reset()`.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from reward.extract import answer_region
+from reward.multiple_choice import affirmed_letters
+from reward.types import STATUSES, RewardOutput
+
+WHOLE_IMAGE_SHARE = 0.9  # a box that covers more of the image than this says nothing about where the object is
+BLANK_MARGIN = 0.01  # a drawing whose SSIM beats an empty canvas by less than this draws nothing
+_ANSWER_KEY_CHARS = 80
+
+
+class RewardCounters:
+    """Accumulates scores between two calls of `reset`; every number it gives is finite, and a share lies in [0, 1]."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything counted so far."""
+        self._statuses: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # name -> [sum, count]
+        self._answers: dict[str, Counter[str]] = defaultdict(Counter)
+        self._given: Counter[str] = Counter()
+        self._wanted: Counter[str] = Counter()
+
+    def add(
+        self, output: RewardOutput, completion: str, answer: str | Sequence[str], answer_type: str, source: str
+    ) -> None:
+        """Count one scored completion of a sample."""
+        self._statuses["type", answer_type][output.status] += 1
+        self._statuses["source", source][output.status] += 1
+        self._mean(f"reward/type/{answer_type}", output.total)
+        self._mean(f"reward/source/{source}", output.total)
+        for part, value in output.parts.items():
+            self._mean(f"part/{answer_type}/{part}", value)
+        self._add_indicators(output, completion, answer, answer_type)
+
+    def numbers(self) -> dict[str, float]:
+        """Every count as `name -> number`: statuses as shares, rewards and parts as means, `hacking/...` indicators."""
+        found = {name: total / count for name, (total, count) in self._sums.items()}
+        for (kind, name), statuses in self._statuses.items():
+            for status in STATUSES:
+                found[f"status/{kind}/{name}/{status}"] = statuses[status] / statuses.total()
+        for answer_type, answers in self._answers.items():
+            found[f"hacking/constant_answer/{answer_type}"] = max(answers.values()) / answers.total()
+        if self._given and self._wanted:
+            found["hacking/option_position_bias"] = total_variation(self._given, self._wanted)
+        return found
+
+    def _mean(self, name: str, value: float) -> None:
+        self._sums[name][0] += value
+        self._sums[name][1] += 1.0
+
+    def _add_indicators(
+        self, output: RewardOutput, completion: str, answer: str | Sequence[str], answer_type: str
+    ) -> None:
+        if output.status == "no_answer":
+            self._mean("hacking/no_answer_reward", output.total)
+        self._mean("hacking/several_answers", float(num_answers(completion) > 1))
+        if output.extracted:
+            key = " ".join(output.extracted[:_ANSWER_KEY_CHARS].casefold().split())
+            self._answers[answer_type][key] += 1
+        if answer_type == "multiple-choice":
+            self._given.update(affirmed_letters((output.extracted or "")[:1000], {}))
+            self._wanted.update(affirmed_letters(answer if isinstance(answer, str) else answer[0], {}))
+        if "image_share" in output.parts:
+            self._mean("hacking/whole_image_boxes", float(output.parts["image_share"] >= WHOLE_IMAGE_SHARE))
+        if "blank_ssim" in output.parts:
+            self._mean("hacking/blank_render_ssim", output.parts["blank_ssim"])  # what an empty canvas would earn
+            self._mean("hacking/no_better_than_blank", float(output.parts["ssim_above_blank"] <= BLANK_MARGIN))
+
+
+def num_answers(completion: str) -> int:
+    """How many answers a completion offers outside of its thinking, in the convention that counts."""
+    start, end = answer_region(completion)
+    return completion.count("</answer>", start, end) or completion.count("\\boxed", start, end)
+
+
+def total_variation(given: Counter[str], wanted: Counter[str]) -> float:
+    """Half the summed difference of two distributions of option letters, in [0, 1]; 0 when they agree."""
+    letters = given.keys() | wanted.keys()
+    return 0.5 * sum(abs(given[c] / given.total() - wanted[c] / wanted.total()) for c in letters)

@@ -1,0 +1,66 @@
+"""A fuzz target over extraction, parsing and every verifier that runs in the caller's process, for a bounded time."""
+
+import math
+import random
+import time
+
+from reward.math_expressions import quick, read
+from reward.math_guard import refusal
+from reward.score import score_local, score_quick
+from reward.spec import resolve
+from reward.types import STATUSES
+
+SECONDS = 10.0
+SLOWEST = 1.0
+REFERENCES = {
+    "multiple-choice": "A, C",
+    "number": "-1,234.5",
+    "math-expressions": "12",
+    "bbox": "[10, 20, 110, 220]",
+    "detection": '[{"bbox_2d": [0, 0, 10, 10], "label": "cat"}]',
+    "ocrtext": "Total: $12.50",
+    "boolean": "no",
+    "any": "Paris",
+}
+TOKENS = (
+    "<answer> </answer> <think> </think> \\boxed{ } { \\text{ \\frac{ $ $$ ** * ` ``` \\( \\) \\[ \\] ( ) [ ] , . ; : / % ^ ^{ _ - + = "
+    "~ ! ? < > | & \\\\ \\ A B C yes no not or and true 1 12 -1,234.5 1e999 9 99999999 nan inf x 10 20 110 220 0.5 ½ ² √ π ° × − ５ Ａ "
+    '{"bbox_2d": "label": "cat" \u202e \u0000 \ud800 \n \t  \u00a0 é e\u0301 日本 🙂 of to cm $ €'
+).split(" ")
+
+
+def random_text(chooser):
+    shape = chooser.random()
+    if shape < 0.1:
+        return chooser.choice(TOKENS) * chooser.choice([1, 10, 1000, 5000])
+    if shape < 0.2:
+        return "".join(chr(chooser.randrange(0x110000)) for _ in range(chooser.randrange(200)))
+    return chooser.choice(["", " "]).join(chooser.choices(TOKENS, k=chooser.randrange(60)))
+
+
+def test_fuzz():
+    seed = 20260219
+    chooser = random.Random(seed)
+    params = resolve("math-expressions").params
+    deadline = time.perf_counter() + SECONDS
+    num_cases = 0
+    while time.perf_counter() < deadline:
+        text = random_text(chooser)
+        answer_type = chooser.choice(sorted(REFERENCES))
+        completion = chooser.choice(["<answer>{}</answer>", "\\boxed{{{}}}", "{}", "<think>a</think><answer>{}</answer>"]).format(text)
+        started = time.perf_counter()
+        if answer_type == "math-expressions":
+            if refusal(text) is None:
+                read(text)
+            quick(text, (REFERENCES[answer_type],), params)
+            output = score_quick(completion, REFERENCES[answer_type], answer_type)
+        else:
+            output = score_local(completion, REFERENCES[answer_type], answer_type, prompt_type="think")
+        took = time.perf_counter() - started
+        assert took < SLOWEST, (seed, num_cases, answer_type, completion[:300])
+        if output is not None:
+            assert 0.0 <= output.total <= 1.0
+            assert all(math.isfinite(value) for value in output.parts.values())
+            assert output.status in STATUSES
+        num_cases += 1
+    assert num_cases > 500
