@@ -5,6 +5,7 @@ interpreter, the zygote, which stays single-threaded and forks a warm worker in 
 A worker scores one task at a time: length-prefixed JSON in, length-prefixed JSON out.
 """
 
+import contextlib
 import gc
 import importlib
 import json
@@ -24,6 +25,15 @@ LENGTH = struct.Struct("!I")
 TAKEN = b"T"
 PAGE_BYTES = resource.getpagesize()
 
+_WARM_UP_MATH = (
+    "\\frac{2\\sqrt{3}}{5}", "x^{2}+3x-1", "\\left(1,\\pi\\right)", "[0,\\infty)", "\\{1,2\\}", "y=\\sin 30^{\\circ}",
+    "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "3 \\times 10^{5}", "25\\%", "x<5",
+)  # fmt: skip
+_WARM_UP_SVG = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 40"><linearGradient id="g"><stop offset="0"/>'
+    '</linearGradient><path d="M1 2L30 4" stroke="red" fill="url(#g)"/><text y="9" opacity="0.4">a</text></svg>'
+)
+
 
 def zygote_main(control_fd: int, parent_pid: int, scorer_name: str, headroom_bytes: int) -> None:
     """Serve fork and kill requests until the parent goes away.
@@ -34,6 +44,8 @@ def zygote_main(control_fd: int, parent_pid: int, scorer_name: str, headroom_byt
     die_with_parent(parent_pid)
     control = socket.socket(fileno=control_fd)
     scorer = load_scorer(scorer_name)
+    if scorer is load_scorer("reward.worker:score_task"):
+        warm_up()
     gc.collect()
     gc.freeze()  # the imported modules stay shared with the workers, page by page
     control.send(b"ready")
@@ -93,6 +105,23 @@ def score_task(task: dict[str, Any]) -> dict[str, Any]:
         "extracted": output.extracted,
         "trace": output.trace,
     }
+
+
+def warm_up() -> None:
+    """Judge one answer of each costly kind, so that a fresh worker's first task does not pay for lazy imports.
+
+    The first LaTeX expression costs Math-Verify over a second of imports and grammar tables; a worker that began with
+    it on a busy machine would be killed before it was warm, and so would the next one.
+    """
+    from reward.sandbox import SandboxUnavailable, available_layer
+    from reward.score import score_local
+
+    for expression in _WARM_UP_MATH:
+        score_local(f"<answer>{expression}</answer>", expression, "math-expressions")
+        score_local("<answer>x^{2}-\\frac{y}{3}</answer>", expression, "math-expressions")
+    score_local(f"<answer>{_WARM_UP_SVG.replace('4', '5')}</answer>", _WARM_UP_SVG, "svg-code")
+    with contextlib.suppress(SandboxUnavailable):  # raised again by whoever scores general-code
+        available_layer()
 
 
 def worker_main(connection: socket.socket, scorer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
