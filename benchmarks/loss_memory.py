@@ -16,7 +16,6 @@ the gradient of the logits is part of it, and no form can do without. Forms:
 import argparse
 import json
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -94,7 +93,9 @@ def measure(name: str, device: str, tokens: int, vocab_size: int, repeats: int) 
 def _peak_bytes(device: str) -> int:
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not getrusage: its peak is inherited from the process that started this one.
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def _synchronize(device: str) -> None:
