@@ -7,6 +7,7 @@ and a row that the journal knows is never measured again.
 import asyncio
 import random
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -162,6 +163,7 @@ async def run(settings: Settings, pool: WorkerPool, journal: Journal, progress: 
         initial=len(progress.selection.kept) if by_kept else len(progress.offsets),
         unit="kept" if by_kept else "row",
         smoothing=0.1,
+        mininterval=0.5 if sys.stderr.isatty() else 10.0,  # a log file wants few lines
         desc=settings.source.name,
     )
 
@@ -219,7 +221,6 @@ def _raise_first(running: set[asyncio.Task]) -> None:
 
 def _show(bar: tqdm, progress: Progress, seconds: float, by_kept: bool) -> None:
     selection = progress.selection
-    bar.n = len(selection.kept) if by_kept else len(progress.offsets)
     bar.set_postfix(
         **({"rows": len(progress.offsets)} if by_kept else {"kept": len(selection.kept)}),
         dropped=len(selection.dropped),
@@ -227,4 +228,4 @@ def _show(bar: tqdm, progress: Progress, seconds: float, by_kept: bool) -> None:
         tok_s=f"{progress.num_tokens / max(seconds, 1e-9):.0f}",
         refresh=False,
     )
-    bar.refresh()
+    bar.update((len(selection.kept) if by_kept else len(progress.offsets)) - bar.n)

@@ -21,14 +21,13 @@ def attempt_seed(seed: int, sample_id: str, attempt: int) -> int:
 
 @lru_cache(maxsize=1)
 def seeded_processor() -> str:
-    """The serialised logit processor for a request's `custom_logit_processor`; needs sglang.
+    """The serialised logit processor for a request's `custom_logit_processor`; the server calls it for each step.
 
     Its parameters: ``{"seed": int, "temperature": float}``, as `custom_params` of the request.
     """
     import dill
-    from sglang.srt.sampling.custom_logit_processor import CustomLogitProcessor
 
-    class SeededSampling(CustomLogitProcessor):
+    class SeededSampling:
         def __call__(self, logits, custom_param_list=None):
             import torch
 

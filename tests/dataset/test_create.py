@@ -1,0 +1,390 @@
+"""`python -m dataset.create` against a stand-in for SGLang: results, resumption after kill -9, dead servers, refusals."""
+
+import collections
+import gzip
+import hashlib
+import itertools
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dataset.create import main
+from dataset.curate.flags import make_parser, settings_from
+from dataset.curate.journal import Journal
+from dataset.schema import read_rows
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    tiny = pytest.importorskip("llavaonevision1_5.tiny")
+    return str(tiny.build_tiny_checkpoint(tmp_path_factory.mktemp("tiny")))
+
+
+@pytest.fixture(scope="module")
+def engines(checkpoint, tmp_path_factory):
+    """Starts stand-in servers; returns their addresses."""
+    folder, processes = tmp_path_factory.mktemp("engines"), []
+
+    def start(**options):
+        port_file = folder / f"port{len(processes)}"
+        words = [w for name, value in options.items() for w in (f"--{name.replace('_', '-')}", str(value))]
+        command = [sys.executable, str(HERE / "fake_engine.py"), "--checkpoint", checkpoint]
+        processes.append(subprocess.Popen([*command, "--port-file", str(port_file), *words]))
+        deadline = time.monotonic() + 90
+        while not port_file.exists():
+            assert time.monotonic() < deadline and processes[-1].poll() is None
+            time.sleep(0.05)
+        return f"127.0.0.1:{port_file.read_text()}"
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def engine(engines):
+    return engines()
+
+
+def digits_command(checkpoint, address, output, *more):
+    return [
+        "--model-name", checkpoint, "--dataset-name", "digits", "--rollout-n", "10", "--max-samples", "60",
+        "--server-addresses", address, "--output-dir", str(output), "--concurrency", "4", "--max-tokens", "16", *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(checkpoint, engine, tmp_path_factory):
+    """One undisturbed run."""
+    output = tmp_path_factory.mktemp("run")
+    assert main(digits_command(checkpoint, engine, output, "--shard-size", "16", "--max-reward", "0.7")) == 0
+    return output
+
+
+def manifest_of(output, source="digits"):
+    return json.loads((output / "curation" / source / "manifest.json").read_text())
+
+
+def generations_of(output, source="digits"):
+    with gzip.open(output / "curation" / source / "generations.jsonl.gz", "rt") as file:
+        return [json.loads(line) for line in file]
+
+
+def shard_rows(output):
+    return [row for path in sorted(output.glob("*.parquet")) for row in read_rows(path)]
+
+
+def contents(output):
+    """Hashes of what must be the same in every run: shards and generations."""
+    files = [*sorted(output.glob("*.parquet")), output / "curation" / "digits" / "generations.jsonl.gz"]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_command_of_the_readme_parses():
+    words = (
+        "--model-name ./pretrained/LLaVA-OneVision-1.5-8B-Instruct --rollout-n 10 --dataset-name unisvg "
+        "--num-workers 8 --output-dir ./data/stage2 --dataset-size 200"
+    ).split()
+    settings = settings_from(make_parser("").parse_args(words), words)
+    assert (settings.source.name, settings.location.path, settings.location.split) == (
+        "unisvg",
+        "lili24/UniSVG",
+        "train",
+    )
+    assert (settings.num_attempts, settings.num_workers, settings.dataset_size) == (10, 8, 200)
+    assert (
+        settings.output_dir == Path("data/stage2")
+        and settings.temperature == 1.0
+        and settings.max_tokens == 4096
+    )
+
+
+def test_statistics_recomputed_from_the_stored_generations_agree_exactly(finished):
+    stored = {line["sample"]["id"]: line for line in generations_of(finished) if line["kind"] == "measured"}
+    rows = shard_rows(finished)
+    assert len(rows) >= 10
+    for row in rows:
+        attempts = stored[row["id"]]["attempts"]
+        rewards = [attempt["reward"] for attempt in attempts]
+        solved = sum(
+            attempt["parts"]["accuracy"] >= stored[row["id"]]["solved_threshold"] for attempt in attempts
+        )
+        assert row["rewards"] == rewards and row["num_attempts"] == 10 and row["num_solved"] == solved
+        for k, value in zip(row["pass_at_ks"], row["pass_at"], strict=True):
+            subsets = list(itertools.combinations(range(10), k))  # the definition: all ways to draw k of 10
+            hits = sum(any(i < solved for i in subset) for subset in subsets)
+            assert value == pytest.approx(hits / len(subsets), abs=1e-12)
+        assert row["pass_at_1"] == solved / 10 and row["pass_at_ks"] == [1, 2, 4, 8, 10]
+        assert row["gap"] == row["pass_at"][-1] - row["pass_at_1"]
+        mean = math.fsum(rewards) / 10
+        assert row["mean_reward"] == mean
+        assert row["reward_variance"] == math.fsum((r - mean) ** 2 for r in rewards) / 10
+
+
+def test_the_stored_rewards_are_those_of_reward_score(finished):
+    from reward import score
+
+    for line in generations_of(finished)[:12]:
+        sample = line["sample"]
+        for attempt in line["attempts"][:3]:
+            output = score(
+                attempt["text"],
+                sample["answer"],
+                sample["answer_type"],
+                problem_type=sample["problem_type"],
+                prompt_type=sample["prompt_type"],
+                num_tokens=attempt["num_tokens"],
+            )
+            assert output.total == attempt["reward"] and output.status == attempt["status"]
+
+
+def test_selection_follows_the_rules_and_changes_the_means_as_they_say(finished):
+    manifest, rows = manifest_of(finished), shard_rows(finished)
+    assert all(row["gap"] > 0 and 0 < row["mean_reward"] < 0.7 for row in rows)
+    for line in generations_of(finished):
+        if line["outcome"] == "dropped":
+            solved = sum(attempt["parts"]["accuracy"] >= 1 for attempt in line["attempts"])
+            mean = sum(attempt["reward"] for attempt in line["attempts"]) / 10
+            bbox = line["sample"]["answer_type"] == "bbox"
+            assert (
+                bbox
+                or {"unsolved": solved == 0, "always-solved": solved == 10, "reward-too-high": mean >= 0.7}[
+                    line["reason"]
+                ]
+            )
+    assert manifest["kept"]["mean_gap"] > manifest["raw"]["mean_gap"]
+    assert manifest["kept"]["pass_at"]["10"] == 1.0 > manifest["raw"]["pass_at"]["10"]
+
+
+def test_the_manifest_counts_add_up_and_name_the_files(finished):
+    manifest, lines = manifest_of(finished), generations_of(finished)
+    counts = manifest["counts"]
+    outcomes = collections.Counter(line["outcome"] for line in lines)
+    assert counts["examined"] == len(lines) == 60 and manifest["complete"]
+    assert (counts["kept"], counts["dropped"]) == (outcomes["kept"], outcomes["dropped"])
+    assert counts["examined"] == counts["kept"] + counts["dropped"] + counts["rejected"]
+    assert sum(shard["rows"] for shard in manifest["shards"]) == counts["kept"] == len(shard_rows(finished))
+    assert len(manifest["shards"]) == math.ceil(counts["kept"] / 16) > 1
+    hashes = contents(finished)
+    assert all(hashes[shard["file"]] == shard["sha256"] for shard in manifest["shards"])
+    assert sum(group["kept"] for group in manifest["by_source"].values()) == counts["kept"]
+    assert (
+        dict(manifest["sweep"]["max_reward"])["off"]
+        >= counts["kept"]
+        == dict(manifest["sweep"]["max_reward"])[0.7]
+    )
+
+
+def test_the_report_is_one_file_with_the_numbers_of_the_manifest(finished):
+    page = (finished / "curation" / "digits" / "report.html").read_text()
+    counts = manifest_of(finished)["counts"]
+    for name in ("examined", "measured", "kept", "dropped", "rejected"):
+        assert f"<b>{counts[name]}</b><span>{name}</span>" in page
+    for reason, number in counts["dropped_by_reason"].items():
+        assert f"<td>{reason}</td><td class=n>{number}</td>" in page
+    assert "http://" not in page.replace("http://127.0.0.1", "") and 'src="data:image/png;base64,' in page
+
+
+def test_shards_are_loadable_training_data(finished):
+    ids = [row["id"] for row in shard_rows(finished)]
+    assert len(set(ids)) == len(ids)
+    order = {line["sample"]["id"]: line["position"] for line in generations_of(finished)}
+    assert [order[i] for i in ids] == sorted(order[i] for i in ids)
+    rule = json.loads(shard_rows(finished)[0]["reward_rule"])
+    assert rule["verifier"] and rule["weights"]["accuracy"] > 0
+
+
+def test_other_thresholds_need_no_new_generations(finished, checkpoint, engine, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    command = digits_command(checkpoint, "127.0.0.1:1", copy, "--to-parquet-only", "--max-reward", "0.3")
+    assert main(command) == 0
+    rows = shard_rows(copy)
+    assert 0 < len(rows) < len(shard_rows(finished)) and all(row["mean_reward"] < 0.3 for row in rows)
+    assert manifest_of(copy)["throughput"]["generations"] == 0
+    written = {shard["file"] for shard in manifest_of(copy)["shards"]}
+    assert {path.name for path in copy.glob("*.parquet")} == written  # no shard of the larger result is left
+
+
+def test_dataset_size_counts_kept_samples_whatever_the_order_of_completion(checkpoint, engine, tmp_path):
+    results = []
+    for concurrency in ("1", "16"):
+        output = tmp_path / concurrency
+        command = digits_command(
+            checkpoint, engine, output, "--dataset-size", "7", "--concurrency", concurrency
+        )
+        assert main(command) == 0
+        results.append(contents(output))
+        assert manifest_of(output)["counts"]["kept"] == 7
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("num_kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_kills_lose_and_repeat_nothing(num_kills, checkpoint, engines, tmp_path):
+    slow = engines(latency=0.01)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    size = ["--max-samples", "150"]
+    assert main(digits_command(checkpoint, slow, whole, *size)) == 0
+    goal = (whole / "curation" / "digits" / "journal.bin").stat().st_size
+    environment = {**os.environ, "CURATION_LOG": str(tmp_path / "log.txt"), "OMP_NUM_THREADS": "1"}
+    zygote = subprocess.Popen(
+        [sys.executable, str(HERE / "curation_zygote.py")],
+        cwd=ROOT, env={**environment, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    journal, generator = broken / "curation" / "digits" / "journal.bin", random.Random(7)
+
+    def run(kill_at):
+        zygote.stdin.write(
+            json.dumps(digits_command(checkpoint, slow, broken, *size, "--incremental")) + "\n"
+        )
+        zygote.stdin.flush()
+        child = int(zygote.stdout.readline())
+        while kill_at is not None and (not journal.exists() or journal.stat().st_size < kill_at):
+            time.sleep(0.001)
+        if kill_at is not None:
+            time.sleep(generator.random() * 0.02)
+            os.kill(child, signal.SIGKILL)
+        return int(zygote.stdout.readline())
+
+    try:
+        for i in range(num_kills):
+            assert run(kill_at=goal * (i + generator.random()) / (num_kills + 1)) == -signal.SIGKILL
+        assert run(kill_at=None) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+        assert contents(broken) == contents(whole)
+        positions = [r.header["position"] for _, r in Journal(journal).records() if "position" in r.header]
+        assert sorted(positions) == list(range(150))
+        before = contents(broken)
+        assert run(kill_at=None) == 0 and contents(broken) == before  # a finished run has nothing left to do
+    finally:
+        zygote.stdin.close()
+        zygote.wait(10)
+
+
+def test_a_dead_server_ends_the_run_with_a_message_and_the_rest_can_follow(
+    checkpoint, engines, engine, tmp_path, capsys
+):
+    mortal = engines(latency=0.2)
+    command = digits_command(checkpoint, mortal, tmp_path, "--max-samples", "40", "--concurrency", "2")
+    killer = subprocess.Popen(
+        [sys.executable, "-c", KILLER, mortal, str(tmp_path / "curation/digits/journal.bin")]
+    )
+    assert main(command) == 1
+    killer.wait()
+    error = capsys.readouterr().err
+    assert "every worker has failed" in error and mortal in error and "--incremental" in error
+    assert main(digits_command(checkpoint, engine, tmp_path, "--max-samples", "40", "--incremental")) == 0
+    assert manifest_of(tmp_path)["counts"]["examined"] == 40
+
+
+KILLER = """
+import os, sys, time, urllib.request
+while not os.path.exists(sys.argv[2]) or os.path.getsize(sys.argv[2]) < 20000:
+    time.sleep(0.02)
+try:
+    urllib.request.urlopen(f"http://{sys.argv[1]}/die", data=b"")
+except OSError:
+    pass
+"""
+
+
+def test_another_server_takes_over(checkpoint, engines, tmp_path, capsys):
+    mortal, other = engines(latency=0.1), engines(latency=0.1)
+    command = digits_command(
+        checkpoint, f"{mortal},{other}", tmp_path, "--executor", "local", "--max-samples", "40"
+    )
+    killer = subprocess.Popen(
+        [sys.executable, "-c", KILLER, mortal, str(tmp_path / "curation/digits/journal.bin")]
+    )
+    assert main(command) == 0
+    killer.wait()
+    assert "worker 0 is out" in capsys.readouterr().err
+    assert manifest_of(tmp_path)["counts"]["measured"] == 40
+
+
+def test_broken_connections_are_retried(checkpoint, engines, tmp_path):
+    flaky = engines(fail_first=3)
+    assert main(digits_command(checkpoint, flaky, tmp_path, "--max-samples", "4", "--concurrency", "1")) == 0
+    assert manifest_of(tmp_path)["counts"]["measured"] == 4
+
+
+def test_bad_rows_are_skipped_counted_and_listed(checkpoint, engine, tmp_path):
+    fixture = HERE.parent / "fixtures" / "sources" / "virl39k"
+    command = [
+        "--model-name", checkpoint, "--dataset-name", "virl39k", "--dataset-path", str(fixture), "--keep-all",
+        "--server-addresses", engine, "--output-dir", str(tmp_path), "--rollout-n", "3", "--prompt-type", "think",
+    ]  # fmt: skip
+    assert main(command) == 0
+    manifest = manifest_of(tmp_path, "virl39k")
+    assert manifest["counts"]["rejected_by_reason"] == {"bad-reference": 1, "image-marks": 1}
+    assert [row["id"] for row in manifest["rejected_rows"]] == [
+        "virl39k/train/0000004",
+        "virl39k/train/0000005",
+    ]
+    rows = shard_rows(tmp_path)
+    assert len(rows) == 4 and {row["prompt_type"] for row in rows} == {"think"}
+
+
+def test_a_second_run_must_say_that_it_continues_and_use_the_same_settings(
+    finished, checkpoint, engine, capsys
+):
+    assert main(digits_command(checkpoint, engine, finished)) == 1
+    assert "--incremental continues it" in capsys.readouterr().err
+    assert main(digits_command(checkpoint, engine, finished, "--incremental", "--seed", "3")) == 1
+    assert "seed: the journal has 219, this run 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--dataset-split", "heldout"], "evaluation split"),
+        (["--dataset-name", "nonesuch"], "unknown, wanted one of virl39k"),
+        (["--min-reward", "0.8", "--max-reward", "0.5"], "nothing could be kept"),
+        (["--rollout-n", "0"], "num_attempts: got 0"),
+        (["--exclude", "missing.parquet"], "no such file"),
+    ],
+)
+def test_wrong_settings_are_named_at_the_start(more, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(digits_command("nowhere", "127.0.0.1:1", tmp_path, *more))
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_list_shows_every_source_with_split_type_and_licence(capsys):
+    from dataset.sources import SOURCES
+
+    assert main(["--list"]) == 0
+    text = capsys.readouterr().out
+    for source in SOURCES.values():
+        line = next(line for line in text.splitlines() if line.startswith(source.name + " "))
+        assert source.split in line and source.answer_type in line and source.licence in line
+
+
+@pytest.mark.slow
+def test_ray_actors_give_the_same_result(finished, checkpoint, engine, tmp_path):
+    pytest.importorskip("ray")
+    output = tmp_path / "ray"
+    command = digits_command(
+        checkpoint, f"{engine},{engine}", output, "--executor", "ray", "--shard-size", "16"
+    )
+    result = subprocess.run(
+        [sys.executable, "-m", "dataset.create", *command, "--max-reward", "0.7"],
+        cwd=ROOT, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert contents(output) == contents(finished)
