@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, Qwen3ForCausalLM
+from transformers import AttentionInterface, AutoConfig, AutoModelForImageTextToText, Qwen3ForCausalLM
 
-from llavaonevision1_5 import tiny
+from llavaonevision1_5 import shims, tiny
+from llavaonevision1_5.attention import segmented_attention
 from llavaonevision1_5.configuration import SUPPRESSED_LOGIT
 from llavaonevision1_5.freezing import freeze
 from llavaonevision1_5.modeling import LLaVAOneVision1_5_ForConditionalGeneration
@@ -303,10 +306,6 @@ def test_the_published_form_of_the_configuration_is_read(checkpoint, tmp_path):
             "text_hidden_size": 2560,
         },
     }
-    import json
-
-    from llavaonevision1_5 import shims
-
     (tmp_path / "config.json").write_text(json.dumps(published))
     shims.write(tmp_path)
     config = AutoConfig.from_pretrained(tmp_path, trust_remote_code=True)
@@ -319,3 +318,50 @@ def test_the_published_form_of_the_configuration_is_read(checkpoint, tmp_path):
         model = LLaVAOneVision1_5_ForConditionalGeneration(config)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     assert 4_600 < millions < 4_800  # Qwen3-4B with an untied head 4.41e9, RICE ViT 0.30e9, merger 0.03e9
+
+
+def test_a_flash_implementation_gets_bounds_and_causality(checkpoint, model, prompts):
+    """What flash-attention's kernel is given, checked with a slow stand-in under a `flash_...` name."""
+    seen = set()
+
+    def slow_flash(
+        module, query, key, value, attention_mask, *, scaling, cu_seq_lens_q, cu_seq_lens_k, **kwargs
+    ):
+        lengths = cu_seq_lens_q.diff().tolist()
+        is_causal = kwargs.get("is_causal", module.is_causal)
+        assert attention_mask is None
+        assert cu_seq_lens_q.dtype == torch.int32
+        assert torch.equal(cu_seq_lens_q, cu_seq_lens_k)
+        assert kwargs["max_length_q"] == kwargs["max_length_k"] == max(lengths)
+        seen.add((type(module).__name__, is_causal))
+        return segmented_attention(query, key, value, lengths, scaling=scaling, is_causal=is_causal), None
+
+    AttentionInterface.register("flash_slow", slow_flash)
+    flash = load(checkpoint, "sdpa")
+    flash.config.text_config._attn_implementation = "flash_slow"
+    flash.config.vision_config._attn_implementation = "flash_slow"
+    with torch.no_grad():
+        packed = flash(**packed_inputs(prompts)).logits[0]
+    torch.testing.assert_close(packed, torch.cat(one_by_one(model, prompts)), **CLOSE)
+    assert seen == {("RiceAttention", False), ("Qwen3Attention", True)}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("implementation", ["flash_attention_2", "sdpa"])
+def test_gpu_in_bfloat16_stays_near_float32_on_cpu(checkpoint, model, prompts, implementation):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    if implementation == "flash_attention_2":
+        pytest.importorskip("flash_attn")
+    on_gpu = LLaVAOneVision1_5_ForConditionalGeneration.from_pretrained(
+        checkpoint, dtype=torch.bfloat16, attn_implementation=implementation
+    ).cuda()
+    inputs = packed_inputs(prompts)
+    moved = {key: x.cuda() if isinstance(x, torch.Tensor) else x for key, x in inputs.items()}
+    got = on_gpu(**moved).logits.float().log_softmax(-1)
+    with torch.no_grad():
+        expected = model(**inputs).logits.log_softmax(-1)
+    keep = [i for i in range(got.shape[-1]) if i not in model.config.media_token_ids]
+    assert (got.cpu() - expected)[..., keep].abs().max() < 0.05
+    got[..., 3].sum().backward()
+    assert all(parameter.grad is not None for parameter in on_gpu.parameters())

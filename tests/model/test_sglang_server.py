@@ -14,6 +14,8 @@ import pytest
 import requests
 import torch
 
+from sglang_cpu.process import free_port
+
 TOLERANCE = 1e-5
 
 
@@ -132,6 +134,51 @@ def test_weight_update_from_disk_reaches_images_seen_before(server, model, check
     call(server, "continue_generation")
     try:
         assert (reference(model, prompt, before["tokens"]) - old).abs().max() > 1e-3
+        assert_equal_logprobs(model, prompt, generate(server, prompt.ids, prompt.image_data))
+    finally:
+        call(server, "update_weights_from_disk", model_path=str(checkpoint))
+
+
+def test_weight_update_over_a_process_group(server, model, checkpoint, prompts):
+    """The path of NCCL updates, with gloo: weights arrive in buckets, by their names on disk."""
+    from areal.engine.core.distributed import init_custom_process_group
+
+    prompt, port = prompts[1], free_port()
+    generate(server, prompt.ids, prompt.image_data)
+    group_arguments = {"world_size": 2, "group_name": "update_weight_group", "backend": "gloo"}
+    joined = threading.Thread(
+        target=call,
+        args=(server, "init_weights_update_group"),
+        kwargs={"master_address": "127.0.0.1", "master_port": str(port), "rank_offset": 1, **group_arguments},
+    )
+    joined.start()
+    group = init_custom_process_group(init_method=f"tcp://127.0.0.1:{port}", rank=0, **group_arguments)
+    joined.join()
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(2)
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    weights = list(model.named_parameters())
+    call(server, "pause_generation")
+    for start in range(0, len(weights), 40):
+        bucket = weights[start : start + 40]
+        update = threading.Thread(
+            target=call,
+            args=(server, "update_weights_from_distributed"),
+            kwargs={
+                "names": [name for name, _ in bucket],
+                "dtypes": ["float32"] * len(bucket),
+                "shapes": [list(weight.shape) for _, weight in bucket],
+                "group_name": group_arguments["group_name"],
+                "abort_all_requests": True,
+            },
+        )
+        update.start()
+        for _, weight in bucket:
+            torch.distributed.broadcast(weight.detach(), src=0, group=group)
+        update.join()
+    call(server, "continue_generation")
+    try:
         assert_equal_logprobs(model, prompt, generate(server, prompt.ids, prompt.image_data))
     finally:
         call(server, "update_weights_from_disk", model_path=str(checkpoint))

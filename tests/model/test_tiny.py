@@ -35,7 +35,7 @@ def test_special_tokens_are_single_tokens():
 
 def test_configuration_and_tokenizer_agree(checkpoint):
     config = tiny.build_config()
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=True)
     for token, field in [
         ("<|image_pad|>", config.image_token_id),
         ("<|video_pad|>", config.video_token_id),

@@ -17,6 +17,7 @@ from transformers.image_utils import make_flat_list_of_images, to_numpy_array
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor, smart_resize
 
 from llavaonevision1_5 import shims
+from llavaonevision1_5.configuration import LLaVAOneVision1_5_Config
 
 IMAGE_TOKEN = "<|image_pad|>"
 VIDEO_TOKEN = "<|video_pad|>"
@@ -142,6 +143,9 @@ class LLaVAOneVision1_5_Processor(ProcessorMixin):
         image_processor = LLaVAOneVision1_5_ImageProcessor.from_pretrained(
             pretrained_model_name_or_path, **kwargs
         )
+        # A configuration is given because AutoTokenizer would otherwise follow config.json's auto_map, and ask
+        # on the terminal whether it may; it reads nothing but the model type.
+        kwargs["config"] = LLaVAOneVision1_5_Config()
         tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)
         return [image_processor, tokenizer]
 

@@ -83,12 +83,24 @@ def place_images(
     return ids, offsets
 
 
+def feature_dtype(server_dtype: str, hf_config: Any) -> torch.dtype:
+    """dtype in which patches travel to the scheduler: the one in which the tower will read them anyway.
+
+    In bfloat16 this halves what a request carries (20 instead of 39 MB for a photograph at the pixel limit).
+    """
+    if server_dtype == "auto":
+        dtype = hf_config.dtype
+        return torch.bfloat16 if dtype in {torch.bfloat16, "bfloat16"} else torch.float32
+    return torch.bfloat16 if server_dtype == "bfloat16" else torch.float32
+
+
 class LLaVAOneVision1_5_SGLangProcessor(BaseMultimodalProcessor):
     models = [LLaVAOneVision1_5_ForConditionalGeneration]  # noqa: RUF012 - read by SGLang
     gpu_image_decode = False  # a GPU decoder gives other pixels than the trainer's PIL
 
     def __init__(self, hf_config: Any, server_args: Any, _processor: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(hf_config, server_args, _processor, *args, **kwargs)
+        self._dtype = feature_dtype(server_args.dtype, hf_config)
         self._images: OrderedDict[str, asyncio.Future[Patches]] = OrderedDict()
         self._image_bytes = 0
 
@@ -98,7 +110,7 @@ class LLaVAOneVision1_5_SGLangProcessor(BaseMultimodalProcessor):
         grid = features["image_grid_thw"]
         merge = self.hf_config.vision_config.spatial_merge_size
         return Patches(
-            pixel_values=features["pixel_values"],
+            pixel_values=features["pixel_values"].to(self._dtype),
             grid_thw=grid,
             num_tokens=int(grid.prod()) // merge**2,
             hash=hash_feature(features["pixel_values"]),
