@@ -1,0 +1,185 @@
+"""A look at curated data before anything is trained on it.
+
+``python -m dataset.inspect PATH`` prints counts by source and type, prompt lengths and schema problems, and
+with ``--html FILE`` writes a self-contained page of samples with their images. The status is 1 when problems
+were found.
+"""
+
+import argparse
+import html
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataset.images import ImageError, decode_image, resize_to_limits, to_base64_png
+from dataset.prompts import render_problem
+from dataset.schema import row_problems
+from dataset.shards import RowReader, open_rows
+from utils.sample import Sample
+
+NUM_BINS = 10
+BAR_WIDTH = 40
+PAGE_STYLE = (
+    "body{font:15px sans-serif;max-width:60em;margin:2em auto}article{border-top:1px solid #ccc;padding:1em 0}"
+    "pre{white-space:pre-wrap;background:#f6f6f6;padding:.6em}img{max-height:16em;margin-right:.5em}"
+    "table{border-collapse:collapse}td,th{padding:.1em .8em;text-align:left}"
+)
+
+
+@dataclass
+class Inspection:
+    """What `inspect_rows` found."""
+
+    num_rows: int = 0
+    counts: Counter = field(default_factory=Counter)  # (source, answer_type, prompt_type) -> rows
+    lengths: list[int] = field(default_factory=list)  # prompt tokens, or characters without a processor
+    unit: str = "characters"
+    problems: list[str] = field(default_factory=list)  # "file, row N (id ...): column ...: ..."
+
+
+def inspect_rows(reader: RowReader, processor: Any = None, *, decode: bool = False) -> Inspection:
+    """Count, measure and check every row; with `decode` every image is decoded as well, which takes a
+    while.
+    """
+    found = Inspection(unit="characters" if processor is None else "tokens")
+    seen: dict[str, int] = {}
+    for position, row in enumerate(row for batch in reader.iter_texts() for row in batch):
+        sizes = row.get("image_sizes")
+        countable = row if sizes is None else row | {"images": sizes}
+        problems = list(row_problems(countable))
+        if row.get("id") in seen:
+            problems.append(f"column 'id': {row['id']!r} is also row {seen[row['id']]}")
+        seen.setdefault(row.get("id"), position)
+        found.num_rows += 1
+        if not problems:
+            found.counts[(row["source"], row["answer_type"], row["prompt_type"])] += 1
+            found.lengths.append(_length(Sample.from_row(countable), sizes, processor))
+            if decode:
+                problems += _image_problems(Sample.from_row(reader.read(position)))
+        found.problems += [f"{reader.where(position)} (id {row.get('id')!r}): {text}" for text in problems]
+    return found
+
+
+def render_text(found: Inspection, name: str) -> str:
+    """The report for a terminal."""
+    lines = [f"{name}: {found.num_rows} rows", "", f"{'rows':>8}  source / answer type / prompt type"]
+    lines += [f"{count:>8}  {' / '.join(key)}" for key, count in sorted(found.counts.items())]
+    if found.lengths:
+        lines += [
+            "",
+            f"prompt length in {found.unit}: median {int(np.median(found.lengths))}, max {max(found.lengths)}",
+        ]
+        heights, edges = np.histogram(found.lengths, bins=NUM_BINS)
+        for height, low, high in zip(heights, edges[:-1], edges[1:], strict=True):
+            bar = "#" * round(BAR_WIDTH * height / heights.max())
+            lines.append(f"{low:8.0f} to {high:6.0f} {height:>8} {bar}")
+    lines += ["", f"{len(found.problems)} problems", *found.problems[:50]]
+    if len(found.problems) > 50:
+        lines.append(f"... and {len(found.problems) - 50} more")
+    return "\n".join(lines)
+
+
+def render_html(found: Inspection, reader: RowReader, num_samples: int, seed: int = 0) -> str:
+    """A page with the report and a random choice of samples: images, the prompt as the model gets it, the
+    answer.
+    """
+    chosen = np.random.default_rng(seed).permutation(len(reader))[:num_samples]
+    articles = [_article(reader.read(int(row))) for row in sorted(chosen)]
+    title = html.escape(reader.name)
+    report = html.escape(render_text(found, reader.name))
+    return (
+        f"<!doctype html><html><head><meta charset='utf-8'><title>{title}</title><style>{PAGE_STYLE}</style></head>"
+        f"<body><h1>{title}</h1><pre>{report}</pre>{''.join(articles)}</body></html>\n"
+    )
+
+
+def _article(row: dict[str, Any]) -> str:
+    try:
+        sample = Sample.from_row(row)
+        prompt = render_problem(
+            sample.problem, sample.prompt_type, sample.problem_type, sample.answer_type, sample_id=sample.id
+        )
+        images = "".join(_image_tag(image, sample.id) for image in sample.images)
+    except (KeyError, TypeError, ValueError) as error:
+        name, reason = html.escape(str(row.get("id"))), html.escape(str(error))
+        return f"<article><h3>{name}</h3><p>unusable: {reason}</p></article>"
+    facts = f"{sample.source}, {sample.problem_type}, {sample.answer_type}, {sample.prompt_type}"
+    answers = "".join(f"<pre>{html.escape(answer)}</pre>" for answer in sample.answer)
+    spec = "" if sample.spec is None else f"<p>spec: <code>{html.escape(str(sample.spec))}</code></p>"
+    return (
+        f"<article><h3>{html.escape(sample.id)}</h3><p>{html.escape(facts)}</p>{images}"
+        f"<pre>{html.escape(prompt)}</pre><p>answer:</p>{answers}{spec}</article>"
+    )
+
+
+def _image_tag(image: Any, sample_id: str) -> str:
+    try:
+        shown = resize_to_limits(decode_image(image, sample_id), factor=1, min_pixels=1, max_pixels=640 * 480)
+    except ImageError as error:
+        return f"<p>{html.escape(str(error))}</p>"
+    return f"<img alt='' src='data:image/png;base64,{to_base64_png(shown)}'>"
+
+
+def _image_problems(sample: Sample) -> list[str]:
+    problems = []
+    for image in sample.images:
+        try:
+            decode_image(image, sample.id)
+        except ImageError as error:
+            problems.append(f"column 'images': {error}")
+    return problems
+
+
+def _length(sample: Sample, sizes: Any, processor: Any) -> int:
+    if processor is None:
+        return len(
+            render_problem(sample.problem, sample.prompt_type, sample.problem_type, sample.answer_type)
+        )
+    from dataset.encode import prompt_length
+    from dataset.images import upright_size
+
+    if sizes is None:
+        sizes = [upright_size(image, sample.id) for image in sample.images]
+    return prompt_length(processor, sample, [tuple(size) for size in sizes])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description="Counts, lengths, schema problems and sample pages of curated data."
+    )
+    parser.add_argument("path", help="shard, directory, glob or Hub name")
+    parser.add_argument(
+        "--processor", help="checkpoint whose processor counts tokens (default: count characters)"
+    )
+    parser.add_argument(
+        "--decode", action="store_true", help="decode every image and report the corrupt ones"
+    )
+    parser.add_argument("--html", help="write a page of samples here")
+    parser.add_argument(
+        "--num-samples", type=int, default=24, help="samples on the page (default: %(default)s)"
+    )
+    args = parser.parse_args()
+    processor = None
+    if args.processor:
+        from transformers import AutoProcessor
+
+        processor = AutoProcessor.from_pretrained(args.processor, trust_remote_code=True)
+    try:
+        reader = open_rows(args.path)
+    except (FileNotFoundError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    found = inspect_rows(reader, processor, decode=args.decode)
+    print(render_text(found, reader.name))
+    if args.html:
+        Path(args.html).write_text(render_html(found, reader, args.num_samples), encoding="utf-8")
+        print(f"page of samples: {args.html}")
+    return 1 if found.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

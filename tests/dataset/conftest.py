@@ -1,0 +1,52 @@
+"""Rows and shards that the data tests share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset.images import to_png_bytes
+from dataset.schema import write_shard
+
+
+def make_image(seed: int, width: int = 56, height: int = 56) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def make_row(number: int = 0, *, num_images: int = 1, **changes: Any) -> dict[str, Any]:
+    """A sound row; `changes` replaces columns."""
+    row = {
+        "id": f"set/{number:05d}",
+        "images": [{"bytes": to_png_bytes(make_image(number + i)), "path": None} for i in range(num_images)],
+        "problem": "<image>" * num_images + f"Question {number}?",
+        "answer": [str(number)],
+        "problem_type": "math",
+        "answer_type": "number",
+        "source": "set",
+        "prompt_type": "answer",
+        "spec": None,
+    }
+    return row | changes
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Callable[..., str]:
+    """shard(num_rows, name="rows.parquet", **changes) -> path of a shard with rows 0 to num_rows - 1"""
+
+    def write(num_rows: int, name: str = "rows.parquet", **changes: Any) -> str:
+        path = tmp_path / name
+        write_shard(path, [make_row(number, **changes) for number in range(num_rows)])
+        return str(path)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def processor() -> Any:
+    from llavaonevision1_5 import tiny
+
+    return tiny.build_processor()
