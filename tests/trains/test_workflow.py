@@ -1,0 +1,178 @@
+"""The rollout workflow and client against an engine that answers from a script."""
+
+import asyncio
+
+import pytest
+import torch
+from areal.api import ModelResponse
+from areal.api.cli_args import GenerationHyperparameters, InferenceEngineConfig
+from areal.utils.data import concat_padded_tensors
+from transformers import AutoProcessor
+
+from dataset.digits import scan_image
+from dataset.images import to_png_bytes
+from reward.pool import RewardPool
+from trains.config import BufferConfig
+from trains.rollout import NEVER, BoundedRollout, RecordingBackend, token_versions
+from trains.setup import media_token_ids
+from trains.workflow import VisionRolloutWorkflow
+
+END = 258
+
+
+@pytest.fixture(scope="module")
+def processor(tiny_checkpoint):
+    return AutoProcessor.from_pretrained(tiny_checkpoint, trust_remote_code=True)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    pool = RewardPool(num_workers=1)
+    yield pool
+    pool.close()
+
+
+class ScriptedEngine:
+    """Answers the n-th request with the n-th script: pieces of text, each under its own version."""
+
+    def __init__(self, tokenizer, scripts):
+        self.tokenizer, self.scripts, self.requests = tokenizer, list(scripts), []
+
+    async def agenerate(self, request):
+        pieces = self.scripts[len(self.requests)]
+        self.requests.append(request)
+        if isinstance(pieces, Exception):
+            raise pieces
+        output, known = [], list(request.input_ids)
+        for index, (text, version) in enumerate(pieces):
+            request.metadata["segments"].append((len(known), version))
+            tokens = self.tokenizer(text)["input_ids"] + ([END] if index == len(pieces) - 1 else [])
+            output, known = output + tokens, known + tokens
+        return ModelResponse(
+            input_tokens=request.input_ids,
+            output_tokens=output,
+            output_logprobs=[-0.5] * len(output),
+            output_versions=[99] * len(output),  # AReaL's own tags are not used
+            stop_reason="stop",
+        )
+
+
+def row(answer="7", images=1, **changes):
+    image = {"bytes": to_png_bytes(scan_image(0)), "path": None}
+    return {
+        "id": "digits/0",
+        "images": [image] * images,
+        "problem": "<image>" * images + "Which digit is this?",
+        "answer": [answer],
+        "problem_type": "digits",
+        "answer_type": "number",
+        "source": "digits-number",
+        "prompt_type": "answer",
+        "spec": None,
+    } | changes
+
+
+def roll_out(processor, pool, scripts, prompt):
+    workflow = VisionRolloutWorkflow(
+        processor,
+        GenerationHyperparameters(n_samples=len(scripts), stop_token_ids=[END], max_new_tokens=32),
+        pool,
+        forbidden_token_ids=[259, 260, 261, 262],
+    )
+    engine = ScriptedEngine(processor.tokenizer, scripts)
+    return asyncio.run(workflow.arun_episode(engine, {"key": 5, "prompt": prompt})), engine
+
+
+def test_a_group_of_two(processor, pool):
+    scripts = [[("<answer>7</answer>", 3)], [("<answer>", 3), ("41</answer>", 4)]]
+    group, engine = roll_out(processor, pool, scripts, row())
+    num_prompt = len(engine.requests[0].input_ids)
+    lengths = [
+        len(processor.tokenizer(text)["input_ids"])
+        for text in ("<answer>7</answer>", "<answer>", "41</answer>")
+    ]
+    long = lengths[1] + lengths[2] + 1
+    assert group["input_ids"].shape == (2, num_prompt + max(long, lengths[0] + 1))
+    assert group["rewards"].tolist() == [1.0, 0.0]
+    assert group["loss_mask"].sum(-1).tolist() == [lengths[0] + 1, long]
+    assert group["attention_mask"].sum(-1).tolist() == [num_prompt + lengths[0] + 1, num_prompt + long]
+    versions = group["versions"]
+    assert (versions[:, :num_prompt] == -1).all()
+    assert versions[0][group["loss_mask"][0].bool()].unique().tolist() == [3]
+    generated = versions[1][group["loss_mask"][1].bool()].tolist()
+    assert generated == [3] * lengths[1] + [4] * (lengths[2] + 1)
+    assert (group["logprobs"][group["loss_mask"] == 1] == -0.5).all()
+    assert (group["logprobs"][group["loss_mask"] == 0] == 0.0).all()
+    info = group["info"][0]
+    assert (info.key, info.source, info.statuses, info.num_interruptions) == (
+        5,
+        "digits-number",
+        ["ok", "ok"],
+        1,
+    )
+    assert info.completion == "<answer>7</answer>"
+
+
+def test_one_pixel_tensor_per_prompt(processor, pool):
+    group, _ = roll_out(processor, pool, [[("<answer>7</answer>", 0)]] * 4, row())
+    assert len(group["images"]) == 1
+    assert group["images"][0]["pixel_values"].shape == (16, 588)  # 56 x 56 pixels are 16 patches
+    batch = concat_padded_tensors([group, group])
+    assert len(batch["images"]) == 2
+
+
+def test_text_only_rows_keep_the_same_keys(processor, pool):
+    with_image, _ = roll_out(processor, pool, [[("<answer>7</answer>", 0)]] * 2, row())
+    without, engine = roll_out(processor, pool, [[("<answer>7</answer>", 0)]] * 2, row(images=0))
+    assert without.keys() == with_image.keys()
+    assert without["images"][0].keys() == with_image["images"][0].keys()
+    assert without["images"][0]["pixel_values"].shape == (0, 588)
+    assert engine.requests[0].image_data == []
+
+
+def test_media_tokens_among_the_answer_are_refused(processor, pool):
+    result, _ = roll_out(processor, pool, [[("<|image_pad|>", 0)]], row())
+    assert "media tokens [261]" in result["failure"].message
+    assert not result["failure"].is_data_error
+
+
+def test_a_wrong_reference_is_a_data_error_and_a_broken_connection_is_not(processor, pool):
+    result, _ = roll_out(processor, pool, [[("<answer>7</answer>", 0)]], row(answer="no number"))
+    assert result["failure"].is_data_error
+    assert result["failure"].key == 5
+    result, _ = roll_out(processor, pool, [ConnectionError("gone")], row())
+    assert not result["failure"].is_data_error
+    assert "gone" in result["failure"].message
+
+
+def test_versions_follow_requests_and_not_responses():
+    # asked under version 2, cut before any token, then under 3 and, after two tokens, under 4
+    assert token_versions([(4, 2), (4, 3), (6, 4)], num_prompt=4, num_tokens=7) == [-1] * 4 + [3, 3, 4]
+
+
+def test_the_client_forbids_tokens_and_notes_versions():
+    from areal.api import ModelRequest
+
+    backend = RecordingBackend([261])
+    request = ModelRequest(input_ids=[1, 2, 3], metadata={"segments": []})
+    payload = backend.build_generation_request(request, with_lora=False, version=6).payload
+    assert payload["sampling_params"]["logit_bias"] == {"261": NEVER}
+    assert request.metadata["segments"] == [(3, 6)]
+
+
+def test_the_client_is_areals_with_our_backend():
+    client = BoundedRollout(InferenceEngineConfig(backend="sglang"), BufferConfig(), [261])
+    assert isinstance(client._engine.backend, RecordingBackend)
+
+
+def test_media_tokens_come_from_the_checkpoint(tiny_checkpoint):
+    assert media_token_ids(tiny_checkpoint) == [259, 260, 261, 262]
+
+
+def test_tensor_types(processor, pool):
+    group, _ = roll_out(processor, pool, [[("<answer>7</answer>", 0)]], row())
+    types = {key: value.dtype for key, value in group.items() if torch.is_tensor(value)}
+    assert types == {
+        "input_ids": torch.int64, "attention_mask": torch.bool, "loss_mask": torch.int32,
+        "logprobs": torch.float32, "versions": torch.int32, "rewards": torch.float32,
+    }  # fmt: skip
