@@ -18,6 +18,7 @@ _SAMPLE = _AREA / (_AREA - 1)  # sample covariance, as skimage's use_sample_cova
 # The constants (K * 255)^2, scaled by area^2 because sums take the place of means below.
 _C1 = (0.01 * 255) ** 2 * _AREA**2
 _C2 = (0.03 * 255) ** 2 * _AREA**2
+_STRIP_ROWS = 24
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,11 @@ class ReferenceImage:
 
 def reference_image(image: np.ndarray) -> ReferenceImage:
     """Window statistics of `image`, uint8 [height, width, 3], to compare many images with."""
-    planes = _planes(image)
-    sums = np.stack([_window_sums(plane) for plane in planes])
-    spread = np.stack([_AREA * _window_sums(plane * plane) for plane in planes]) - sums * sums
-    return ReferenceImage(planes.astype(np.uint8), sums.astype(np.int16), spread)
+    planes = np.ascontiguousarray(np.moveaxis(image, -1, 0))
+    wide = planes.astype(np.int32)
+    sums = _window_sums(wide)
+    spread = _AREA * _window_sums(wide * wide) - sums * sums
+    return ReferenceImage(planes, sums.astype(np.int16), spread)
 
 
 def ssim(image: np.ndarray, reference: ReferenceImage) -> float:
@@ -46,65 +48,56 @@ def ssim(image: np.ndarray, reference: ReferenceImage) -> float:
 
     ValueError: the two differ in shape.
     """
-    planes = _planes(image)
+    planes = np.moveaxis(image, -1, 0)
     if planes.shape != reference.planes.shape:
         raise ValueError(f"ssim: image is {planes.shape}, reference is {reference.planes.shape}")
-    total = sum(_plane_ssim(plane, reference, channel) for channel, plane in enumerate(planes))
-    return float(total / len(planes))
+    num_rows = reference.sums.shape[1]
+    total = sum(_strip_ssim(planes, reference, first) for first in range(0, num_rows, _STRIP_ROWS))
+    return float(total / reference.sums.size)
 
 
-def _plane_ssim(plane: np.ndarray, reference: ReferenceImage, channel: int) -> float:
-    """Mean of ((2 mx my + C1)(2 cov + C2)) / ((mx^2 + my^2 + C1)(vx + vy + C2)), times area^2 above and below.
+def _strip_ssim(planes: np.ndarray, reference: ReferenceImage, first: int) -> float:
+    """Sum over windows of ((2 mx my + C1)(2 cov + C2)) / ((mx^2 + my^2 + C1)(vx + vy + C2)), for one strip of rows.
 
-    Every integer stays below 2^31: 49 * 255 squared, twice, is 3.1e8.
+    Means and covariances are scaled by area and area^2; every integer stays below 2^31 (49 * 255 squared, twice, is
+    3.1e8). Strips keep the temporaries in the processor's cache, and equal ones need no arithmetic.
     """
-    other, other_sums = reference.planes[channel].astype(np.int32), reference.sums[channel].astype(np.int32)
-    if np.array_equal(plane, other):
-        return 1.0
-    sums = _window_sums(plane)
+    rows, windows = slice(first, first + _STRIP_ROWS + WINDOW - 1), slice(first, first + _STRIP_ROWS)
+    if np.array_equal(planes[:, rows], reference.planes[:, rows]):
+        return float(reference.sums[:, windows].size)
+    strip, other = planes[:, rows].astype(np.int32), reference.planes[:, rows].astype(np.int32)
+    sums, other_sums = _window_sums(strip), reference.sums[:, windows].astype(np.int32)
     cross = sums * other_sums
-    covariance = _AREA * _window_sums(plane * other) - cross
+    covariance = _AREA * _window_sums(strip * other) - cross
     squared = sums * sums
-    spread = _AREA * _window_sums(plane * plane) - squared
-    spread += reference.spread[channel]
+    spread = _AREA * _window_sums(strip * strip) - squared
+    spread += reference.spread[:, windows]
     squared += other_sums * other_sums
 
     numerator = cross * 2.0
     numerator += _C1
-    second = covariance * (2.0 * _SAMPLE)
-    second += _C2
-    numerator *= second
+    factor = covariance * (2.0 * _SAMPLE)
+    factor += _C2
+    numerator *= factor
     denominator = squared + _C1
-    np.multiply(spread, _SAMPLE, out=second)
-    second += _C2
-    denominator *= second
+    np.multiply(spread, _SAMPLE, out=factor)
+    factor += _C2
+    denominator *= factor
     numerator /= denominator
-    return float(numerator.mean())
+    return float(numerator.sum())
 
 
-def _planes(image: np.ndarray) -> np.ndarray:
-    """int32 [3, height, width], each channel contiguous so that its working set stays in cache."""
-    return np.ascontiguousarray(np.moveaxis(image, -1, 0), dtype=np.int32)
+def _window_sums(planes: np.ndarray) -> np.ndarray:
+    """Sums over every full 7x7 window: [3, height, width] -> [3, height - 6, width - 6].
 
-
-def _window_sums(plane: np.ndarray) -> np.ndarray:
-    """Sums over every full 7x7 window: [height, width] -> [height - 6, width - 6]."""
-    return _rows(_columns(plane))
-
-
-def _columns(plane: np.ndarray) -> np.ndarray:
-    """Running sums of 7 along the last axis, in four additions: 7 = 4 + 2 + 1."""
-    pairs = plane[:, :-1] + plane[:, 1:]
+    Running sums of seven take four additions along each axis: 7 = 4 + 2 + 1.
+    """
+    pairs = planes[:, :, :-1] + planes[:, :, 1:]
+    fours = pairs[:, :, :-2] + pairs[:, :, 2:]
+    sevens = fours[:, :, :-3] + pairs[:, :, 4:-1]
+    sevens += planes[:, :, 6:]
+    pairs = sevens[:, :-1] + sevens[:, 1:]
     fours = pairs[:, :-2] + pairs[:, 2:]
-    sevens = fours[:, :-3] + pairs[:, 4:-1]
-    sevens += plane[:, 6:]
-    return sevens
-
-
-def _rows(plane: np.ndarray) -> np.ndarray:
-    """Running sums of 7 along the first axis."""
-    pairs = plane[:-1] + plane[1:]
-    fours = pairs[:-2] + pairs[2:]
-    sevens = fours[:-3] + pairs[4:-1]
-    sevens += plane[6:]
-    return sevens
+    total = fours[:, :-3] + pairs[:, 4:-1]
+    total += sevens[:, 6:]
+    return total
