@@ -26,9 +26,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
 
     explain = commands.add_parser("explain", help="show how one completion comes to its score")
-    explain.add_argument("completion", nargs="?", type=Path, help="file with the completion; standard input if absent")
+    explain.add_argument(
+        "completion", nargs="?", type=Path, help="file with the completion; standard input if absent"
+    )
     explain.add_argument("--answer-type", required=True)
-    explain.add_argument("--answer", required=True, action="append", help="reference answer; may be given several times")
+    explain.add_argument(
+        "--answer", required=True, action="append", help="reference answer; may be given several times"
+    )
     explain.add_argument("--problem-type")
     explain.add_argument("--prompt-type", choices=("answer", "think"))
     explain.add_argument("--spec", type=json.loads, help="the sample's spec as JSON")
@@ -48,7 +52,14 @@ def _explain(options: argparse.Namespace) -> int:
 
     completion = options.completion.read_text() if options.completion else sys.stdin.read()
     names = ("problem_type", "prompt_type", "spec")
-    print(explain(completion, options.answer, options.answer_type, **{name: getattr(options, name) for name in names}))
+    print(
+        explain(
+            completion,
+            options.answer,
+            options.answer_type,
+            **{name: getattr(options, name) for name in names},
+        )
+    )
     return 0
 
 

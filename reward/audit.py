@@ -78,7 +78,9 @@ def audit_rows(source: str, answer_type: str, rows: list[dict[str, Any]]) -> Sou
                 break
             values[probe].append(output.parts["accuracy"])
             if probe == "self" and output.parts["accuracy"] < SELF_MINIMUM:
-                failures.append(f"{row['id']}: its own reference scores {output.parts['accuracy']:.3f} ({output.status})")
+                failures.append(
+                    f"{row['id']}: its own reference scores {output.parts['accuracy']:.3f} ({output.status})"
+                )
     means = {name: sum(found) / len(found) if found else None for name, found in values.items()}
     graded = DEFAULTS.get(answer_type, {"solved_threshold": 1.0})["solved_threshold"] < 1
     for name, maximum in (
@@ -117,12 +119,18 @@ def probes(row: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[s
 def table(results: list[SourceAudit]) -> str:
     """The audit for people: one line per source and type, then what failed."""
     width = max(len(f"{result.source} {result.answer_type}") for result in results)
-    lines = [f"{'source, type':<{width}}  samples  " + "  ".join(f"{name:>12}" for name in _PROBES) + "  verdict"]
+    lines = [
+        f"{'source, type':<{width}}  samples  " + "  ".join(f"{name:>12}" for name in _PROBES) + "  verdict"
+    ]
     for result in results:
         cells = ["-" if result.means[name] is None else f"{result.means[name]:.3f}" for name in _PROBES]
         name = f"{result.source} {result.answer_type}"
         verdict = "FAILS" if result.failures else "good"
-        lines.append(f"{name:<{width}}  {result.num_samples:>7}  " + "  ".join(f"{c:>12}" for c in cells) + f"  {verdict}")
+        lines.append(
+            f"{name:<{width}}  {result.num_samples:>7}  "
+            + "  ".join(f"{c:>12}" for c in cells)
+            + f"  {verdict}"
+        )
     for result in results:
         lines += [f"  {result.source}: {failure}" for failure in result.failures[:10]]
         if len(result.failures) > 10:

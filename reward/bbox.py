@@ -32,7 +32,9 @@ def prepare(reference: str, params: Mapping[str, Any]) -> Box:
     _check_eps(params)
     reading = read_boxes(unwrap(reference), params["reference_format"])
     if len(reading.boxes) != 1 or reading.num_malformed:
-        raise ValueError(f"wanted one box of four finite numbers with x1 < x2 and y1 < y2, got {len(reading.boxes)}")
+        raise ValueError(
+            f"wanted one box of four finite numbers with x1 < x2 and y1 < y2, got {len(reading.boxes)}"
+        )
     return reading.boxes[0]
 
 
@@ -69,10 +71,13 @@ def _check_eps(params: Mapping[str, Any]) -> None:
     if schedule in (None, False, True):
         return
     pairs = isinstance(schedule, list | tuple) and all(
-        isinstance(pair, list | tuple) and len(pair) == 2 and all(_is_share(value) for value in pair) for pair in schedule
+        isinstance(pair, list | tuple) and len(pair) == 2 and all(_is_share(value) for value in pair)
+        for pair in schedule
     )
     if not pairs or not schedule or list(schedule) != sorted(schedule):
-        raise ValueError(f"spec.eps_schedule: got {schedule!r}, wanted true or rising pairs [until progress, eps]")
+        raise ValueError(
+            f"spec.eps_schedule: got {schedule!r}, wanted true or rising pairs [until progress, eps]"
+        )
 
 
 def _is_share(value: Any) -> bool:

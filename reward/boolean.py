@@ -13,13 +13,41 @@ MAX_CHARS = 4_000
 _POLARITY = {"yes": True, "true": True, "no": False, "false": False}
 _ALONE = _POLARITY | {"y": True, "t": True, "n": False, "f": False}
 _TOKEN = re.compile(r"\w+(?:['’]\w+)?")
-_LEAD = {"the", "my", "final", "correct", "answer", "is", "so", "thus", "hence", "therefore", "a", "it", "it's", "statement"}
+_LEAD = {
+    "the",
+    "my",
+    "final",
+    "correct",
+    "answer",
+    "is",
+    "so",
+    "thus",
+    "hence",
+    "therefore",
+    "a",
+    "it",
+    "it's",
+    "statement",
+}
 _NEGATIONS = {"not", "never", "neither", "nor", "cannot", "hardly", "barely", "without", "non"}
 _HEDGES = {
     "maybe", "perhaps", "possibly", "probably", "might", "could", "unsure", "unknown", "uncertain", "undetermined", "unclear",
     "either", "or", "if", "unless", "whether", "partly", "partially", "sometimes", "idk",
 }  # fmt: skip
-_IDIOMS = {"doubt", "idea", "clue", "answer", "one", "longer", "matter", "problem", "question", "way", "comment", "worries"}
+_IDIOMS = {
+    "doubt",
+    "idea",
+    "clue",
+    "answer",
+    "one",
+    "longer",
+    "matter",
+    "problem",
+    "question",
+    "way",
+    "comment",
+    "worries",
+}
 _MAX_TOKENS = 64
 
 

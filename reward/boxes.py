@@ -94,7 +94,12 @@ def _numbers(body: str, braces: bool) -> list[float] | None:
 
 def _corner_values(body: str) -> list[float] | None:
     values = []
-    for names in (("x1", "xmin", "x_min", "left"), ("y1", "ymin", "y_min", "top"), ("x2", "xmax", "x_max", "right"), ("y2", "ymax", "y_max", "bottom")):
+    for names in (
+        ("x1", "xmin", "x_min", "left"),
+        ("y1", "ymin", "y_min", "top"),
+        ("x2", "xmax", "x_max", "right"),
+        ("y2", "ymax", "y_max", "bottom"),
+    ):
         match = re.search(rf"\b(?:{'|'.join(names)})[\"']?\s?[:=]\s?[\"']?({_NUMBER})", body, re.IGNORECASE)
         if match is None:
             return None
@@ -165,8 +170,16 @@ def check_box_params(params: Mapping[str, Any]) -> None:
     if target not in (None, *COORDINATES):
         raise ValueError(f"spec.reference_coordinates: got {target!r}, wanted one of {COORDINATES} or null")
     size = params["image_size"]
-    usable = isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(n, int | float) and n > 0 for n in size)
+    usable = (
+        isinstance(size, list | tuple)
+        and len(size) == 2
+        and all(isinstance(n, int | float) and n > 0 for n in size)
+    )
     if size is not None and not usable:
         raise ValueError(f"spec.image_size: got {size!r}, wanted [width, height] in pixels")
-    if target not in (None, params["coordinates"]) and "absolute" in (target, params["coordinates"]) and not usable:
+    if (
+        target not in (None, params["coordinates"])
+        and "absolute" in (target, params["coordinates"])
+        and not usable
+    ):
         raise ValueError("spec.image_size: needed to compare boxes in different coordinates")

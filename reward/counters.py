@@ -10,7 +10,9 @@ from reward.extract import answer_region
 from reward.multiple_choice import affirmed_letters
 from reward.types import STATUSES, RewardOutput
 
-WHOLE_IMAGE_SHARE = 0.9  # a box that covers more of the image than this says nothing about where the object is
+WHOLE_IMAGE_SHARE = (
+    0.9  # a box that covers more of the image than this says nothing about where the object is
+)
 BLANK_MARGIN = 0.01  # a drawing whose SSIM beats an empty canvas by less than this draws nothing
 _ANSWER_KEY_CHARS = 80
 
@@ -30,7 +32,12 @@ class RewardCounters:
         self._wanted: Counter[str] = Counter()
 
     def add(
-        self, output: RewardOutput, completion: str, answer: str | Sequence[str], answer_type: str, source: str
+        self,
+        output: RewardOutput,
+        completion: str,
+        answer: str | Sequence[str],
+        answer_type: str,
+        source: str,
     ) -> None:
         """Count one scored completion of a sample."""
         self._statuses["type", answer_type][output.status] += 1
@@ -72,8 +79,12 @@ class RewardCounters:
         if "image_share" in output.parts:
             self._mean("hacking/whole_image_boxes", float(output.parts["image_share"] >= WHOLE_IMAGE_SHARE))
         if "blank_ssim" in output.parts:
-            self._mean("hacking/blank_render_ssim", output.parts["blank_ssim"])  # what an empty canvas would earn
-            self._mean("hacking/no_better_than_blank", float(output.parts["ssim_above_blank"] <= BLANK_MARGIN))
+            self._mean(
+                "hacking/blank_render_ssim", output.parts["blank_ssim"]
+            )  # what an empty canvas would earn
+            self._mean(
+                "hacking/no_better_than_blank", float(output.parts["ssim_above_blank"] <= BLANK_MARGIN)
+            )
 
 
 def num_answers(completion: str) -> int:

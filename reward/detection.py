@@ -49,7 +49,9 @@ def verify(extracted: str, prepared: tuple[Box, ...], params: Mapping[str, Any])
 def measures(reading: Reading, gold: tuple[Box, ...], params: Mapping[str, Any]) -> dict[str, float]:
     """f1, map, precision, recall and length_penalty, each in [0, 1]."""
     predicted = [to_reference_frame(box, params) for box in reading.boxes]
-    overlaps = [[iou(box, wanted) if _same_class(box, wanted, gold) else 0.0 for wanted in gold] for box in predicted]
+    overlaps = [
+        [iou(box, wanted) if _same_class(box, wanted, gold) else 0.0 for wanted in gold] for box in predicted
+    ]
     matched = [value for value in matched_overlaps(overlaps) if value >= params["iou_threshold"]]
     num_written = len(reading.boxes) + reading.num_malformed
     return {

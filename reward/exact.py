@@ -9,7 +9,7 @@ from reward.types import Verdict, Verifier
 
 MAX_CHARS = 20_000
 
-_PAIRS = ("\"\"", "''", "“”", "‘’", "«»", "()", "[]", "{}", "<>", "**", "__", "``")
+_PAIRS = ('""', "''", "“”", "‘’", "«»", "()", "[]", "{}", "<>", "**", "__", "``")
 _TRAILING = ".,;:!?。"
 
 
@@ -18,7 +18,9 @@ def normalized(text: str) -> str:
     folded = " ".join(unicodedata.normalize("NFKC", unwrap(text)).casefold().split())
     bare = folded
     for _ in range(8):
-        shorter = _unpaired(bare.rstrip(_TRAILING).rstrip() if not bare[-2:-1].isdigit() else bare.rstrip(".,;:?。"))
+        shorter = _unpaired(
+            bare.rstrip(_TRAILING).rstrip() if not bare[-2:-1].isdigit() else bare.rstrip(".,;:?。")
+        )
         if shorter in ("", bare):
             break
         bare = shorter

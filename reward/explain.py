@@ -30,7 +30,9 @@ def explain(
     if found is None:
         lines.append("extraction    no answer after the thinking")
     else:
-        lines.append(f"extraction    {found.convention} at characters {found.start} to {found.end}: {_short(found.raw)}")
+        lines.append(
+            f"extraction    {found.convention} at characters {found.start} to {found.end}: {_short(found.raw)}"
+        )
         lines.append(f"unwrapped     {_short(found.text)}")
     lines += [f"rule          {step}" for step in output.trace]
     lines.append(f"status        {output.status}")

@@ -14,11 +14,21 @@ MAX_UNWRAPPED_CHARS = 100_000
 _TAG = re.compile(r"</?(?:think|answer)>")
 _MATH_WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 _MARKDOWN_WRAPPERS = (("**", "**"), ("__", "__"), ("*", "*"), ("_", "_"), ("`", "`"))
-_LATEX_COMMANDS = ("\\text", "\\textbf", "\\textit", "\\textrm", "\\texttt", "\\mathrm", "\\mathbf", "\\mathit")
+_LATEX_COMMANDS = (
+    "\\text",
+    "\\textbf",
+    "\\textit",
+    "\\textrm",
+    "\\texttt",
+    "\\mathrm",
+    "\\mathbf",
+    "\\mathit",
+)
 _LATEX_COMMANDS += ("\\mathsf", "\\mathtt", "\\boldsymbol", "\\mbox", "\\emph", "\\boxed", "\\fbox")
 _COMMAND = re.compile(r"(\\[a-z]{2,12}) {0,4}\{")
 _LEAD_IN = re.compile(
-    r"(?:(?:so|thus|hence|therefore)?,? ?(?:the|my)? ?(?:final|correct)? ?answer ?(?:is|:)? ?:?)?", re.IGNORECASE
+    r"(?:(?:so|thus|hence|therefore)?,? ?(?:the|my)? ?(?:final|correct)? ?answer ?(?:is|:)? ?:?)?",
+    re.IGNORECASE,
 )
 _MAX_LAYERS = 4
 
@@ -142,7 +152,11 @@ def _without_layer(text: str) -> str:
             if left not in inner.replace("\\$", "") and right not in inner and not inner.endswith("\\"):
                 return inner.strip()
     command = _COMMAND.match(text)
-    if command and command.group(1) in _LATEX_COMMANDS and _closing_brace(text, command.end()) == len(text) - 1:
+    if (
+        command
+        and command.group(1) in _LATEX_COMMANDS
+        and _closing_brace(text, command.end()) == len(text) - 1
+    ):
         return text[command.end() : -1].strip()
     boxed = text.find("\\boxed{")
     if boxed > 0 and _LEAD_IN.fullmatch(text[:boxed].replace("$", "").strip()):

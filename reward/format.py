@@ -12,7 +12,9 @@ from reward.extract import Extraction
 _END_MARKS = ("<|im_end|>", "<|endoftext|>", "</s>")
 
 
-def format_score(completion: str, extraction: Extraction | None, prompt_type: str, params: Mapping[str, Any]) -> float:
+def format_score(
+    completion: str, extraction: Extraction | None, prompt_type: str, params: Mapping[str, Any]
+) -> float:
     """1.0 when the completion is well-formed for its prompt type ("think" or "answer"), else 0.0."""
     if extraction is None or not extraction.text or not extraction.closed:
         return 0.0

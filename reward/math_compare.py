@@ -24,7 +24,9 @@ def equal_expressions(gold: tuple[Any, ...], predicted: tuple[Any, ...], params:
     if not gold or not predicted:
         return False
     left, right = gold[0], predicted[0]
-    if isinstance(right, Relational) != isinstance(left, Relational) and _inequality(right) != _inequality(left):
+    if isinstance(right, Relational) != isinstance(left, Relational) and _inequality(right) != _inequality(
+        left
+    ):
         if not _set_like(left) and not _set_like(right):
             return False
     refuted, distance, size = _numeric_difference(left, right)
@@ -58,7 +60,9 @@ def _numeric_difference(left: Any, right: Any) -> tuple[bool | None, float, floa
         return None, math.inf, 0.0
     if not all(isinstance(symbol, Symbol) for symbol in symbols) or len(symbols) > len(_POINTS) * 2:
         return None, math.inf, 0.0
-    values = {symbol: _POINTS[index % len(_POINTS)] + index // len(_POINTS) for index, symbol in enumerate(symbols)}
+    values = {
+        symbol: _POINTS[index % len(_POINTS)] + index // len(_POINTS) for index, symbol in enumerate(symbols)
+    }
     try:
         a = complex(left.doit().subs(values).evalf(20))
         b = complex(right.doit().subs(values).evalf(20))
@@ -88,7 +92,11 @@ def veto(body: str, wanted: str) -> str | None:
 
 
 def _is_list(text: str) -> bool:
-    text = re.sub(r"^(?:\\\{(.*)\\\}|[(\[](.*)[)\]])$", r"\1\2", EQUALS.split(text)[-1].strip() if text.count("=") == 1 else text)
+    text = re.sub(
+        r"^(?:\\\{(.*)\\\}|[(\[](.*)[)\]])$",
+        r"\1\2",
+        EQUALS.split(text)[-1].strip() if text.count("=") == 1 else text,
+    )
     return len(_top_level(text)) > 1
 
 
@@ -143,6 +151,11 @@ def radians_if_needed(answer: Split, gold: Split) -> tuple[str, str]:
     """The two bodies, an angle in degrees written in radians when the other side is written with pi."""
     bodies = [answer.body, gold.body]
     for index, (one, other) in enumerate(((answer, gold), (gold, answer))):
-        if one.unit == ("°^1", 1) and r"\pi" in other.body and other.unit is None and parse_literal(one.body) is not None:
+        if (
+            one.unit == ("°^1", 1)
+            and r"\pi" in other.body
+            and other.unit is None
+            and parse_literal(one.body) is not None
+        ):
             bodies[index] = rf"\frac{{{one.body} \pi}}{{180}}"
     return bodies[0], bodies[1]

@@ -24,7 +24,9 @@ _TWO_NUMBERS = re.compile(r"\d[ \t]+\d")
 _WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{4,}|^[A-Za-z]{3,}$")
 _DOUBLE_SIGN = re.compile(r"[-+] ?[-+]")
 _COMMANDS = re.compile(r"\\[A-Za-z]+(?:\{(?:[a-z]{0,2}matrix|cases|array|aligned)\})?")
-_POINTS = re.compile(r"(?:\\(?:angle|triangle|overline|overrightarrow|widehat) ?\{?)? ?([A-Z](?: ?[A-Z]){1,5})\}?")
+_POINTS = re.compile(
+    r"(?:\\(?:angle|triangle|overline|overrightarrow|widehat) ?\{?)? ?([A-Z](?: ?[A-Z]){1,5})\}?"
+)
 _MAX_SEGMENTS = 6
 
 
@@ -176,8 +178,10 @@ def parsed_expressions(latex: str) -> tuple[Any, ...]:
     from math_verify import LatexExtractionConfig, parse
 
     logging.getLogger("math_verify").setLevel(logging.ERROR)
-    spelling = NormalizationConfig(  # units are split off before: the parser's own rule takes the m of 7m for one
-        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
+    spelling = (
+        NormalizationConfig(  # units are split off before: the parser's own rule takes the m of 7m for one
+            basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
+        )
     )
     config = [LatexExtractionConfig(boxed_match_priority=-1, normalization_config=spelling)]
     found = parse(f"${latex}$", extraction_config=config, fallback_mode="no_fallback", parsing_timeout=None)

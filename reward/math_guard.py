@@ -35,13 +35,17 @@ def refusal(text: str) -> str | None:
         return f"an exponent above {MAX_EXPONENT}"
     if any(int(exponent) > MAX_EXPONENT for exponent in _HUGE_SCIENTIFIC.findall(text)):
         return f"a power of ten above {MAX_EXPONENT}"
-    if "!!" in text.replace(" ", "") or any(int(number) > MAX_FACTORIAL for number in _FACTORIAL.findall(text)):
+    if "!!" in text.replace(" ", "") or any(
+        int(number) > MAX_FACTORIAL for number in _FACTORIAL.findall(text)
+    ):
         return f"a factorial above {MAX_FACTORIAL}"
     if len(_BRACKET_FACTORIAL.findall(text)) != len(_PLAIN_BRACKET_FACTORIAL.findall(text)):
         return "a factorial of more than a small sum"
     if "binom" in text and any(int(run) > MAX_BINOMIAL for run in _DIGITS.findall(text)):
         return f"a binomial of numbers above {MAX_BINOMIAL}"
-    if len(_BOUNDED.findall(text)) > 1 or (_BOUNDED.search(text) and any(len(r) > 3 for r in _DIGITS.findall(text))):
+    if len(_BOUNDED.findall(text)) > 1 or (
+        _BOUNDED.search(text) and any(len(r) > 3 for r in _DIGITS.findall(text))
+    ):
         return "a sum or product with large bounds"
     for content in _EXPONENT_GROUP.findall(text):
         if "!" in content and any(char.isdigit() for char in content):
@@ -54,7 +58,9 @@ def refusal(text: str) -> str | None:
 
 def _nesting_refusal(text: str) -> str | None:
     """Brackets nested too deep, or a power tower: a power of numbers in an exponent, or powers of powers of powers."""
-    stack: list[tuple[str, bool, bool]] = []  # per open bracket: the bracket, is it an exponent, does it hold a power
+    stack: list[
+        tuple[str, bool, bool]
+    ] = []  # per open bracket: the bracket, is it an exponent, does it hold a power
     pending = False  # the last token was ^
     closed_power = closed_exponent = False  # the bracket that closed just now held a power, was an exponent
     num_powers, nested = 0, 1.0
@@ -75,7 +81,11 @@ def _nesting_refusal(text: str) -> str | None:
                 nested *= float(exponent.group(1))
             if (closed_exponent and exponent) or (in_exponent and exponent and _digit_before(text, index)):
                 return "a power tower"
-            if nested > MAX_EXPONENT or num_powers > 40 or sum(is_exponent for _, is_exponent, _ in stack) >= 2:
+            if (
+                nested > MAX_EXPONENT
+                or num_powers > 40
+                or sum(is_exponent for _, is_exponent, _ in stack) >= 2
+            ):
                 return "too many powers of powers"
             stack = [(opened, is_exponent, True) for opened, is_exponent, _ in stack]
             pending, closed_power, closed_exponent = True, False, False

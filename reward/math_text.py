@@ -13,19 +13,97 @@ from reward.numeric import normalize_math_text
 _GREEK = dict(
     zip(
         "αβγδεζηθικλμνξρστυφχψωΓΔΘΛΞΠΣΦΨΩπ∞∅∪∩∈ℝℤℕℚℂ",
-        (
-            r"\alpha \beta \gamma \delta \epsilon \zeta \eta \theta \iota \kappa \lambda \mu \nu \xi \rho \sigma \tau "
-            r"\upsilon \phi \chi \psi \omega \Gamma \Delta \Theta \Lambda \Xi \Pi \Sigma \Phi \Psi \Omega \pi \infty "
-            r"\emptyset \cup \cap \in \mathbb{R} \mathbb{Z} \mathbb{N} \mathbb{Q} \mathbb{C}"
-        ).split(),
+        [
+            r"\alpha",
+            r"\beta",
+            r"\gamma",
+            r"\delta",
+            r"\epsilon",
+            r"\zeta",
+            r"\eta",
+            r"\theta",
+            r"\iota",
+            r"\kappa",
+            r"\lambda",
+            r"\mu",
+            r"\nu",
+            r"\xi",
+            r"\rho",
+            r"\sigma",
+            r"\tau",
+            r"\upsilon",
+            r"\phi",
+            r"\chi",
+            r"\psi",
+            r"\omega",
+            r"\Gamma",
+            r"\Delta",
+            r"\Theta",
+            r"\Lambda",
+            r"\Xi",
+            r"\Pi",
+            r"\Sigma",
+            r"\Phi",
+            r"\Psi",
+            r"\Omega",
+            r"\pi",
+            r"\infty",
+            r"\emptyset",
+            r"\cup",
+            r"\cap",
+            r"\in",
+            r"\mathbb{R}",
+            r"\mathbb{Z}",
+            r"\mathbb{N}",
+            r"\mathbb{Q}",
+            r"\mathbb{C}",
+        ],
         strict=True,
     )
 )
-_SYMBOLS = {"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "±": r"\pm ", "→": r"\to ", "∠": r"\angle ", "△": r"\triangle "}
-_SYMBOLS |= {"<=": r"\le ", ">=": r"\ge ", "!=": r"\ne ", "**": "^", "×": r"\times ", "÷": r"\div ", "∓": r"\mp "}
+_SYMBOLS = {
+    "≤": r"\le ",
+    "≥": r"\ge ",
+    "≠": r"\ne ",
+    "±": r"\pm ",
+    "→": r"\to ",
+    "∠": r"\angle ",
+    "△": r"\triangle ",
+}
+_SYMBOLS |= {
+    "<=": r"\le ",
+    ">=": r"\ge ",
+    "!=": r"\ne ",
+    "**": "^",
+    "×": r"\times ",
+    "÷": r"\div ",
+    "∓": r"\mp ",
+}
 _SYMBOLS |= {char: command + " " for char, command in _GREEK.items()}
 
-_FUNCTIONS = "arcsin arccos arctan sinh cosh tanh sin cos tan cot sec csc log ln exp lim max min gcd lcm det".split()
+_FUNCTIONS = [
+    "arcsin",
+    "arccos",
+    "arctan",
+    "sinh",
+    "cosh",
+    "tanh",
+    "sin",
+    "cos",
+    "tan",
+    "cot",
+    "sec",
+    "csc",
+    "log",
+    "ln",
+    "exp",
+    "lim",
+    "max",
+    "min",
+    "gcd",
+    "lcm",
+    "det",
+]
 _PLAIN_FUNCTION = re.compile(rf"(?<![\\A-Za-z])({'|'.join(_FUNCTIONS)})(?=[\s({{\d\\_^]|$)")
 _PLAIN_NAMES = re.compile(r"(?<![\\A-Za-z])(?:(pi|theta|alpha|beta|gamma)|(infinity|infty|inf))(?![A-Za-z])")
 _ROOT = re.compile(r"√ ?(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+(?:\.\d+)?|[A-Za-z]))|(?<!\\)sqrt ?\(([^()]*)\)")
@@ -39,7 +117,9 @@ _LEAD = re.compile(
     r"(?:(?:the |my )?(?:(?:final|correct) )?(?:answer|solution|result|value)s?(?: (?:is|are|equals)|:)?:? )?",
     re.IGNORECASE,
 )
-_APPROXIMATE = re.compile(r"^(?:≈|≃|≅|\\cong|\\simeq|~|about|approximately|approx\.?|roughly) ?", re.IGNORECASE)
+_APPROXIMATE = re.compile(
+    r"^(?:≈|≃|≅|\\cong|\\simeq|~|about|approximately|approx\.?|roughly) ?", re.IGNORECASE
+)
 _MEMBER = re.compile(r"^[A-Za-z] ?(?:\\in\b|∈) ?")
 _CONNECTOR = re.compile(r",? (?:or|and) ")
 _CURRENCY = re.compile(r"(?:\\\$|(?<![A-Za-z])(?:US|CA)?[$€£¥₹])")
@@ -55,13 +135,79 @@ UNITS: dict[str, tuple[str, Fraction | int]] = {
     **{"g": ("g", 1), "kg": ("g", 1000), "mg": ("g", Fraction(1, 1000)), "t": ("g", 1_000_000)},
     **{"s": ("s", 1), "min": ("s", 60), "h": ("s", 3600), "hr": ("s", 3600), "ms": ("s", Fraction(1, 1000))},
     **{"L": ("L", 1), "l": ("L", 1), "mL": ("L", Fraction(1, 1000)), "ml": ("L", Fraction(1, 1000))},
-    **{name: (name, 1) for name in "N J W V A K C F Pa Hz Ω mol ft in yd mi lb oz rad °C °F °K".split()},
-    **{"kN": ("N", 1000), "kJ": ("J", 1000), "kW": ("W", 1000), "kPa": ("Pa", 1000), "°": ("°", 1), "degree": ("°", 1)},
+    **{
+        name: (name, 1)
+        for name in [
+            "N",
+            "J",
+            "W",
+            "V",
+            "A",
+            "K",
+            "C",
+            "F",
+            "Pa",
+            "Hz",
+            "Ω",
+            "mol",
+            "ft",
+            "in",
+            "yd",
+            "mi",
+            "lb",
+            "oz",
+            "rad",
+            "°C",
+            "°F",
+            "°K",
+        ]
+    },
+    **{
+        "kN": ("N", 1000),
+        "kJ": ("J", 1000),
+        "kW": ("W", 1000),
+        "kPa": ("Pa", 1000),
+        "°": ("°", 1),
+        "degree": ("°", 1),
+    },
 }
-_SPELLED = {"meter": "m", "metre": "m", "centimeter": "cm", "centimetre": "cm", "kilometer": "km", "kilometre": "km"}
-_SPELLED |= {"millimeter": "mm", "millimetre": "mm", "gram": "g", "kilogram": "kg", "second": "s", "sec": "s", "minute": "min"}
-_SPELLED |= {"hour": "h", "liter": "L", "litre": "L", "foot": "ft", "feet": "ft", "inch": "in", "inches": "in", "mile": "mi"}
-_SPELLED |= {"newton": "N", "joule": "J", "watt": "W", "volt": "V", "kelvin": "K", "radian": "rad", "pound": "lb", "yard": "yd"}
+_SPELLED = {
+    "meter": "m",
+    "metre": "m",
+    "centimeter": "cm",
+    "centimetre": "cm",
+    "kilometer": "km",
+    "kilometre": "km",
+}
+_SPELLED |= {
+    "millimeter": "mm",
+    "millimetre": "mm",
+    "gram": "g",
+    "kilogram": "kg",
+    "second": "s",
+    "sec": "s",
+    "minute": "min",
+}
+_SPELLED |= {
+    "hour": "h",
+    "liter": "L",
+    "litre": "L",
+    "foot": "ft",
+    "feet": "ft",
+    "inch": "in",
+    "inches": "in",
+    "mile": "mi",
+}
+_SPELLED |= {
+    "newton": "N",
+    "joule": "J",
+    "watt": "W",
+    "volt": "V",
+    "kelvin": "K",
+    "radian": "rad",
+    "pound": "lb",
+    "yard": "yd",
+}
 _UNIT_TAIL = re.compile(
     r"(?<=[\d)}\]!])(?P<gap> *)(?P<unit>(?:(?:square|cubic|sq\.?|cu\.?) )?(?:°[CFK]?|[A-Za-zΩ]+)(?: ?\^ ?\{?-?\d\}?)?"
     r"(?: ?(?:/|\\cdot|\*|per) ?(?:°[CFK]?|[A-Za-zΩ]+)(?: ?\^ ?\{?-?\d\}?)?)*)\.?$"
@@ -81,7 +227,9 @@ def to_latex(text: str) -> str:
     """One spelling of the answer, still LaTeX. Expects a text that passed `math_guard.refusal`."""
     text = re.sub(r"\\begin ?\{([a-z]*)\}(?:\{[lcr|]*\})?", r"\\begin{\1}", text)
     text = text.replace("\\mathbb ", "\\mathbb").replace("\\lbrace", "\\{").replace("\\rbrace", "\\}")
-    text = re.sub(r"\\(leq?|geq?|neq?)(?![a-z])", lambda m: {"l": r"\le", "g": r"\ge", "n": r"\ne"}[m.group(1)[0]], text)
+    text = re.sub(
+        r"\\(leq?|geq?|neq?)(?![a-z])", lambda m: {"l": r"\le", "g": r"\ge", "n": r"\ne"}[m.group(1)[0]], text
+    )
     text = normalize_math_text(_REPEATING.sub(_repeating_text, text))
     text = re.sub(r"(?<=\d)\u2009(?=\d{3}(?!\d))", "", text).replace("\u2009", " ")
     text = re.sub(r"(?<!\\)\$", "", text).strip()
@@ -92,7 +240,9 @@ def to_latex(text: str) -> str:
     for symbol, latex in _SYMBOLS.items():
         if symbol in text:
             text = text.replace(symbol, latex)
-    text = _ROOT.sub(lambda m: "\\sqrt{" + next(group for group in m.groups() if group is not None) + "}", text)
+    text = _ROOT.sub(
+        lambda m: "\\sqrt{" + next(group for group in m.groups() if group is not None) + "}", text
+    )
     text = _SCIENTIFIC.sub(r"\1 \\times 10^{\2}", text)
     text = _PLAIN_FUNCTION.sub(r"\\\1 ", text)
     text = _PLAIN_NAMES.sub(lambda m: "\\" + (m.group(1) or "infty") + " ", text)

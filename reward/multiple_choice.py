@@ -15,7 +15,9 @@ from reward.types import Verdict, Verifier
 
 MAX_CHARS = 4_000
 
-_LATEX_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textit|textrm|mathit|mathsf|texttt|boldsymbol|bf|rm|emph) ?\{([^{}]*)\}")
+_LATEX_TEXT = re.compile(
+    r"\\(?:text|mathrm|textbf|mathbf|textit|textrm|mathit|mathsf|texttt|boldsymbol|bf|rm|emph) ?\{([^{}]*)\}"
+)
 _LEAD = re.compile(
     r"(?:(?:so|thus|hence|therefore|ok|okay|clearly)\b,? ?)?"
     r"(?:(?:i (?:would )?(?:choose|select|pick|say|think(?: it is| it's)?)|it is|it's|this is|that is)\b:? ?)?"
@@ -37,7 +39,8 @@ _SECOND_LETTER = re.compile(
 )
 _SEPARATOR = re.compile(r"\s*(?:,?\s*\band\b|[,;&+、/])\s*|\s+", re.IGNORECASE)
 _DENIED = re.compile(
-    r"(?:is|are|was|isn['’]t|can['’]t|cannot|never)\b|(?:wrong|incorrect|not (?:it|correct|right|the answer))[.!]*$", re.IGNORECASE
+    r"(?:is|are|was|isn['’]t|can['’]t|cannot|never)\b|(?:wrong|incorrect|not (?:it|correct|right|the answer))[.!]*$",
+    re.IGNORECASE,
 )
 
 
@@ -53,7 +56,9 @@ def prepare(reference: str, params: Mapping[str, Any]) -> Choice:
     options = _read_options(params["options"])
     letters = affirmed_letters(unwrap(reference), options)
     if not letters:
-        raise ValueError("wanted a letter, letters such as 'A, C', or the text of an option given in spec.options")
+        raise ValueError(
+            "wanted a letter, letters such as 'A, C', or the text of an option given in spec.options"
+        )
     if options and not letters <= options.keys():
         raise ValueError(f"names {sorted(letters)}, but spec.options has {sorted(options)}")
     return Choice(letters, options)
@@ -65,7 +70,9 @@ def verify(extracted: str, prepared: Choice, params: Mapping[str, Any]) -> Verdi
         return Verdict(0.0, "rejected", trace=(f"multiple-choice: longer than {MAX_CHARS} characters",))
     letters = affirmed_letters(extracted, prepared.options)
     if not letters:
-        return Verdict(0.0, "unparseable", trace=("multiple-choice: no letter is affirmed, or more than one reading",))
+        return Verdict(
+            0.0, "unparseable", trace=("multiple-choice: no letter is affirmed, or more than one reading",)
+        )
     equal = letters == prepared.letters
     step = f"multiple-choice: affirms {sorted(letters)}, reference {sorted(prepared.letters)}"
     return Verdict(float(equal), trace=(step, "equal" if equal else "different"))
@@ -130,13 +137,15 @@ def _single(text: str, options: Mapping[str, str]) -> frozenset[str]:
 def _several(text: str) -> frozenset[str]:
     """Letters and nothing else: "A, C", "A and C", "(A)(C)", "ACD"; duplicates and "or" are no answer."""
     text = re.sub(r"^both ", "", text.rstrip(" .;!"), flags=re.IGNORECASE)
-    text = re.sub(r" (?:are|is) (?:both )?(?:the )?(?:correct|right)(?: answers?| options?| choices?)?$", "", text)
+    text = re.sub(
+        r" (?:are|is) (?:both )?(?:the )?(?:correct|right)(?: answers?| options?| choices?)?$", "", text
+    )
     if len(text) > 120:
         return frozenset()
     if re.fullmatch(r"[A-Z]{2,10}", text):
         letters = list(text)
     else:
-        if len(text) > 1 and text[0] == "[" and text[-1] == "]" or text[:1] == "{" and text[-1:] == "}":
+        if (len(text) > 1 and text[0] == "[" and text[-1] == "]") or (text[:1] == "{" and text[-1:] == "}"):
             text = text[1:-1].strip()
         pieces = _SEPARATOR.split(re.sub(r"\)\s*\(", "), (", text))
         matches = [_WRAPPED.fullmatch(piece.rstrip(".")) for piece in pieces if piece]
@@ -158,7 +167,9 @@ def _read_options(given: Any) -> dict[str, str]:
     for letter, text in given.items():
         if not re.fullmatch(r"[A-Za-z]", str(letter)):
             raise ValueError(f"spec.options: got the key {letter!r}, wanted one letter")
-        options[letter.upper()] = _folded(re.sub(rf"^\(?{letter}[).:]\s*", "", _clean(str(text)), flags=re.IGNORECASE))
+        options[letter.upper()] = _folded(
+            re.sub(rf"^\(?{letter}[).:]\s*", "", _clean(str(text)), flags=re.IGNORECASE)
+        )
     return options
 
 

@@ -16,32 +16,219 @@ from reward.types import Verdict, Verifier
 
 MAX_CHARS = 2_000
 
-_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "k": 3, "M": 6, "bn": 9, "B": 9}
-_UNITS_IN_WORDS = "one two three four five six seven eight nine".split()
-_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
-_TENS = {word: 10 * n for n, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
+_SCALES = {
+    "hundred": 2,
+    "thousand": 3,
+    "million": 6,
+    "billion": 9,
+    "trillion": 12,
+    "k": 3,
+    "M": 6,
+    "bn": 9,
+    "B": 9,
+}
+_UNITS_IN_WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+_TEENS = [
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+_TENS = {
+    word: 10 * n
+    for n, word in enumerate(
+        ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 2
+    )
+}
 _WORDS = {word: n for n, word in enumerate(["zero", *_UNITS_IN_WORDS, *_TEENS])} | _TENS
 _WORDS |= {f"{tens}-{one}": _TENS[tens] + n for tens in _TENS for n, one in enumerate(_UNITS_IN_WORDS, 1)}
 
 _CURRENCY = re.compile(r"(?:US|CA|AU|HK)?[$€£¥₹₩₽]|\b(?:USD|EUR|GBP|JPY|INR|CNY|RMB|Rs\.?) ?(?=[-+]? ?[\d.])")
 _LEAD_WORDS = frozenset(
-    "the a my our final correct total answer number count value result sum amount is are was were be there it we i have "
-    "get so thus hence therefore equals of in this image picture approximately approx. approx about roughly think see "
-    "can".split()
+    [
+        "the",
+        "a",
+        "my",
+        "our",
+        "final",
+        "correct",
+        "total",
+        "answer",
+        "number",
+        "count",
+        "value",
+        "result",
+        "sum",
+        "amount",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "there",
+        "it",
+        "we",
+        "i",
+        "have",
+        "get",
+        "so",
+        "thus",
+        "hence",
+        "therefore",
+        "equals",
+        "of",
+        "in",
+        "this",
+        "image",
+        "picture",
+        "approximately",
+        "approx.",
+        "approx",
+        "about",
+        "roughly",
+        "think",
+        "see",
+        "can",
+    ]
 )
 _ASSIGNED = re.compile(r"^(?:[A-Za-zα-ωΑ-Ω](?:_\{?\w{1,8}\}?)? ?)?[=≈] ?")
 _TAIL_BANNED = frozenset(
-    "or and to of out not no nor but maybe perhaps possibly if minus plus times over than more less fewer at until "
-    "through quarter dozen dozens hundreds thousands millions billions am pm a.m p.m o'clock oclock bc ad "
-    "bce ce january february march april may june july august september october november december jan feb mar apr "
-    "jun jul aug sep sept oct nov dec monday tuesday wednesday thursday friday saturday sunday both either neither "
-    "between from most least minimum maximum wrong incorrect st nd rd th squared cubed factorial point half halves third "
-    "thirds quarters fourth fourths fifth fifths sixth sixths eighth eighths tenth tenths hundredth hundredths hundred "
-    "thousand million billion trillion never cannot without except instead actually rather wait no".split()
+    [
+        "or",
+        "and",
+        "to",
+        "of",
+        "out",
+        "not",
+        "no",
+        "nor",
+        "but",
+        "maybe",
+        "perhaps",
+        "possibly",
+        "if",
+        "minus",
+        "plus",
+        "times",
+        "over",
+        "than",
+        "more",
+        "less",
+        "fewer",
+        "at",
+        "until",
+        "through",
+        "quarter",
+        "dozen",
+        "dozens",
+        "hundreds",
+        "thousands",
+        "millions",
+        "billions",
+        "am",
+        "pm",
+        "a.m",
+        "p.m",
+        "o'clock",
+        "oclock",
+        "bc",
+        "ad",
+        "bce",
+        "ce",
+        "january",
+        "february",
+        "march",
+        "april",
+        "may",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
+        "december",
+        "jan",
+        "feb",
+        "mar",
+        "apr",
+        "jun",
+        "jul",
+        "aug",
+        "sep",
+        "sept",
+        "oct",
+        "nov",
+        "dec",
+        "monday",
+        "tuesday",
+        "wednesday",
+        "thursday",
+        "friday",
+        "saturday",
+        "sunday",
+        "both",
+        "either",
+        "neither",
+        "between",
+        "from",
+        "most",
+        "least",
+        "minimum",
+        "maximum",
+        "wrong",
+        "incorrect",
+        "st",
+        "nd",
+        "rd",
+        "th",
+        "squared",
+        "cubed",
+        "factorial",
+        "point",
+        "half",
+        "halves",
+        "third",
+        "thirds",
+        "quarters",
+        "fourth",
+        "fourths",
+        "fifth",
+        "fifths",
+        "sixth",
+        "sixths",
+        "eighth",
+        "eighths",
+        "tenth",
+        "tenths",
+        "hundredth",
+        "hundredths",
+        "hundred",
+        "thousand",
+        "million",
+        "billion",
+        "trillion",
+        "never",
+        "cannot",
+        "without",
+        "except",
+        "instead",
+        "actually",
+        "rather",
+        "wait",
+        "no",
+    ]
 ) | frozenset(_WORDS)
 _SINGLE_LETTER_UNITS = frozenset("mgshKCFVWAJNLlbtcΩ")
 _UNIT_WORD = re.compile(r"[^\W\d_]+(?:[-'.][^\W\d_]+)*")
-_UNIT = re.compile(r"(?=[^A-Za-z°'\"\u2032\u2033%‰Ω]{0,3}[A-Za-z°'\"\u2032\u2033%‰Ωµμ])(?:[^\W\d_]+|°[CFK]?|[/*×·^]|\^\{?-?[1-6]\}?|['\u2032\u2033\"%‰])*")
+_UNIT = re.compile(
+    r"(?=[^A-Za-z°'\"\u2032\u2033%‰Ω]{0,3}[A-Za-z°'\"\u2032\u2033%‰Ωµμ])(?:[^\W\d_]+|°[CFK]?|[/*×·^]|\^\{?-?[1-6]\}?|['\u2032\u2033\"%‰])*"
+)
 _NUMBER_START = re.compile(r"[-+]? ?[\d.(]|[-+] ?\(")
 _NUMBER_CHARS = re.compile(
     r"\(?[-+]? ?\(?[-+]?[\d.][\d.,\u2009]*(?:[eE][-+]?\d+)?\)?(?: ?[/÷⁄] ?\(?[-+]?[\d.][\d.,]*\)?)?"
@@ -138,7 +325,12 @@ def _is_unit_phrase(text: str) -> bool:
             return False
         if bare in _TAIL_BANNED and not (bare == "of" and index > 0):
             return False
-        if len(bare) == 1 and bare.isalpha() and word.strip(".,") not in _SINGLE_LETTER_UNITS and not (bare == "a" and index > 0):
+        if (
+            len(bare) == 1
+            and bare.isalpha()
+            and word.strip(".,") not in _SINGLE_LETTER_UNITS
+            and not (bare == "a" and index > 0)
+        ):
             return False
         if _UNIT_WORD.fullmatch(bare) is None and _UNIT.fullmatch(word.strip(".,")) is None:
             return False
@@ -149,7 +341,12 @@ def prepare(reference: str, params: Mapping[str, Any]) -> Quantity:
     """Read the reference. Raises ValueError when it is not exactly one number or a tolerance is not one either."""
     for name in ("tolerance", "relative_tolerance"):
         given = params[name]
-        if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given) or given < 0:
+        if (
+            isinstance(given, bool)
+            or not isinstance(given, int | float)
+            or not math.isfinite(given)
+            or given < 0
+        ):
             raise ValueError(f"spec.{name}: got {given!r}, wanted a finite number >= 0")
     quantity = parse_quantity(unwrap(reference))
     if quantity is None:
@@ -165,7 +362,9 @@ def verify(extracted: str, prepared: Quantity, params: Mapping[str, Any]) -> Ver
     if quantity is None:
         return Verdict(0.0, "unparseable", trace=("number: not exactly one number",))
     values = readings(quantity.value, quantity.percent, prepared.percent)
-    equal = any(close_enough(v, prepared.value, params["tolerance"], params["relative_tolerance"]) for v in values)
+    equal = any(
+        close_enough(v, prepared.value, params["tolerance"], params["relative_tolerance"]) for v in values
+    )
     step = f"number: read {quantity.value}{'%' if quantity.percent else ''}, reference {prepared.value}"
     return Verdict(float(equal), trace=(step, "equal" if equal else "different"))
 

@@ -46,13 +46,18 @@ _LATEX = (
     ("\\simeq", "≈"),
     ("\\div", "÷"),
 )
-_TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|textrm|textbf|mathbf|mbox|operatorname|rm|it|mathit|textit|mathsf) ?\{([^{}]*)\}")
+_TEXT_COMMAND = re.compile(
+    r"\\(?:text|mathrm|textrm|textbf|mathbf|mbox|operatorname|rm|it|mathit|textit|mathsf) ?\{([^{}]*)\}"
+)
 _FRAC = re.compile(r"\\frac *(?:\{([^{}]*)\}|(\d)) *(?:\{([^{}]*)\}|(\d))")
 
 _DECIMAL = rf"(?:[1-9]\d{{0,2}}(?:,\d{{3}})+(?:\.\d+)?|[1-9]\d{{0,2}}(?:{_THIN}\d{{3}})+(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)"
 _SIGN = r"([-+]?) ?"
 _PLAIN = re.compile(rf"{_SIGN}({_DECIMAL})(?:[eE]([-+]?\d{{1,4}}))?", re.ASCII)
-_SCIENTIFIC = re.compile(rf"{_SIGN}(?:({_DECIMAL}) ?(?:×|\*|x) ?)?10 ?(?:\^|\*\*) ?(?:\{{ ?([-+]?\d{{1,4}}) ?\}}|([-+]?\d{{1,4}}))", re.ASCII)
+_SCIENTIFIC = re.compile(
+    rf"{_SIGN}(?:({_DECIMAL}) ?(?:×|\*|x) ?)?10 ?(?:\^|\*\*) ?(?:\{{ ?([-+]?\d{{1,4}}) ?\}}|([-+]?\d{{1,4}}))",
+    re.ASCII,
+)
 _FRACTION = re.compile(rf"{_SIGN}\(?{_SIGN}({_DECIMAL})\)? ?[/÷⁄] ?\(?{_SIGN}({_DECIMAL})\)?", re.ASCII)
 _MIXED = re.compile(rf"{_SIGN}(\d{{1,9}})(?: +|{_THIN})\(?(\d{{1,9}}) ?[/⁄] ?(\d{{1,9}})\)?", re.ASCII)
 
@@ -64,9 +69,13 @@ def normalize_math_text(text: str) -> str:
     """
     text = text.replace("\\\\", "\ue001")  # a matrix's line break is no "\\ " space
     text = _SUPERSCRIPT_RUN.sub(lambda run: "^{" + run.group().translate(_SUPERSCRIPTS) + "}", text)
-    text = _VULGAR.sub(lambda char: " (" + unicodedata.normalize("NFKC", char.group()).replace("⁄", "/") + ") ", text)
+    text = _VULGAR.sub(
+        lambda char: " (" + unicodedata.normalize("NFKC", char.group()).replace("⁄", "/") + ") ", text
+    )
     text = text.replace("\u00a0", _THIN).replace("\u202f", _THIN).replace("\u2009", "\ue000")
-    text = unicodedata.normalize("NFKC", text.replace(_THIN, "\ue000").replace("º", "°")).replace("\ue000", _THIN)
+    text = unicodedata.normalize("NFKC", text.replace(_THIN, "\ue000").replace("º", "°")).replace(
+        "\ue000", _THIN
+    )
     text = text.translate(_MINUS)
     for spelling, plain in _LATEX:
         if spelling in text:
@@ -124,7 +133,9 @@ def _scaled(sign: str, digits: str, exponent: str | None) -> Fraction | None:
     power = int(exponent or 0)
     if abs(power) > MAX_EXPONENT:
         return None
-    return _signed(sign, Fraction(digits.replace(",", "").replace(_THIN, "").rstrip(".") or "0") * Fraction(10) ** power)
+    return _signed(
+        sign, Fraction(digits.replace(",", "").replace(_THIN, "").rstrip(".") or "0") * Fraction(10) ** power
+    )
 
 
 def _signed(sign: str, value: Fraction) -> Fraction:

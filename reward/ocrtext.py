@@ -42,7 +42,9 @@ def verify(extracted: str, prepared: str, params: Mapping[str, Any]) -> Verdict:
     answer = normalized(extracted)
     shortest, longest = sorted((len(answer), len(prepared)))
     if shortest < minimum * longest:  # the distance is at least the difference of the lengths
-        return Verdict(0.0, trace=(f"ocrtext: lengths {len(answer)} and {len(prepared)} alone put it below {minimum}",))
+        return Verdict(
+            0.0, trace=(f"ocrtext: lengths {len(answer)} and {len(prepared)} alone put it below {minimum}",)
+        )
     value = similarity(answer, prepared)
     step = f"ocrtext: similarity {value:.4f}, counted from {minimum}"
     return Verdict(value if value >= minimum else 0.0, parts={"similarity": value}, trace=(step,))

@@ -1,7 +1,18 @@
 """Answer type -> verifier: the one visible dict. A new type is one file and one line here (and one in spec.DEFAULTS)."""
 
-from reward import bbox, boolean, detection, exact, math_expressions, multiple_choice, number, ocrtext
-from reward import general_code, html_code, svg_code
+from reward import (
+    bbox,
+    boolean,
+    detection,
+    exact,
+    general_code,
+    html_code,
+    math_expressions,
+    multiple_choice,
+    number,
+    ocrtext,
+    svg_code,
+)
 from reward.types import Verifier
 
 VERIFIERS: dict[str, Verifier] = {

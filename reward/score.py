@@ -15,8 +15,12 @@ from reward.registry import VERIFIERS
 from reward.spec import Rule, resolve
 from reward.types import RewardOutput, Status, Verdict
 
-NO_ANSWER = Verdict(0.0, "no_answer", trace=("no <answer>...</answer> and no \\boxed{...} after the thinking",))
-TOO_LONG = Verdict(0.0, "rejected", trace=(f"the completion is longer than {MAX_COMPLETION_CHARS} characters",))
+NO_ANSWER = Verdict(
+    0.0, "no_answer", trace=("no <answer>...</answer> and no \\boxed{...} after the thinking",)
+)
+TOO_LONG = Verdict(
+    0.0, "rejected", trace=(f"the completion is longer than {MAX_COMPLETION_CHARS} characters",)
+)
 
 
 def score_local(
@@ -134,7 +138,9 @@ def prepared_reference(verifier_name: str, reference: str, params_key: str) -> A
     try:
         return VERIFIERS[verifier_name].prepare(reference, json.loads(params_key))
     except ValueError as error:
-        raise ValueError(f"answer: {verifier_name} cannot read the reference {reference[:200]!r}: {error}") from error
+        raise ValueError(
+            f"answer: {verifier_name} cannot read the reference {reference[:200]!r}: {error}"
+        ) from error
 
 
 def finish(
@@ -170,7 +176,9 @@ def weighted(parts: Mapping[str, float], rule: Rule, solved: bool) -> float:
     weights = {name: weight for name, weight in rule.weights.items() if name in parts}
     norm = sum(weights.values())
     if not norm > 0:
-        raise ValueError(f"spec.weights: none of {sorted(rule.weights)} is a part here; parts are {sorted(parts)}")
+        raise ValueError(
+            f"spec.weights: none of {sorted(rule.weights)} is a part here; parts are {sorted(parts)}"
+        )
     pays = solved or not rule.params["format_needs_solved"]
     paid = {name: value if name == "accuracy" or pays else 0.0 for name, value in parts.items()}
     return sum(weight * paid[name] for name, weight in weights.items()) / norm

@@ -15,12 +15,16 @@ def penalties(completion: str, num_tokens: int | None, params: Mapping[str, Any]
         if num_tokens is None:
             raise ValueError("num_tokens: needed by spec.overlong")
         if not 0 < buffer_tokens <= max_tokens:
-            raise ValueError(f"spec.overlong: got {params['overlong']!r}, wanted 0 < buffer_tokens <= max_tokens")
+            raise ValueError(
+                f"spec.overlong: got {params['overlong']!r}, wanted 0 < buffer_tokens <= max_tokens"
+            )
         found["overlong"] = soft_overlong_penalty(num_tokens, max_tokens, buffer_tokens)
     if params["repetition"] is not None:
         n, max_fraction = _settings(params, "repetition", "n", "max_fraction")
         if n != int(n) or n < 1 or not 0 <= max_fraction < 1:
-            raise ValueError(f"spec.repetition: got {params['repetition']!r}, wanted n >= 1 and 0 <= max_fraction < 1")
+            raise ValueError(
+                f"spec.repetition: got {params['repetition']!r}, wanted n >= 1 and 0 <= max_fraction < 1"
+            )
         found["repetition"] = repetition_penalty(completion, int(n), max_fraction)
     return found
 
@@ -36,7 +40,9 @@ def repetition_penalty(text: str, n: int, max_fraction: float) -> float:
 
     The repeated share is 1 - distinct / total over the first 50,000 words.
     """
-    words = [match.group() for _, match in zip(range(MAX_WORDS), re.finditer(r"\S+", text.lower()), strict=False)]
+    words = [
+        match.group() for _, match in zip(range(MAX_WORDS), re.finditer(r"\S+", text.lower()), strict=False)
+    ]
     total = len(words) - n + 1
     if total < 1:
         return 0.0

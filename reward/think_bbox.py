@@ -17,7 +17,11 @@ _NAME = re.compile(r"[^\W\d_]{3,}")
 
 def applies(problem_type: str | None, prompt_type: str | None, rule: Rule) -> bool:
     """True for spatial problems with a thinking prompt, or where a sample's spec weighs the part."""
-    return prompt_type == "think" and problem_type == SPATIAL_PROBLEM_TYPE and rule.weights.get("think_bbox", 0) > 0
+    return (
+        prompt_type == "think"
+        and problem_type == SPATIAL_PROBLEM_TYPE
+        and rule.weights.get("think_bbox", 0) > 0
+    )
 
 
 def think_bbox_score(completion: str) -> float:

@@ -12,7 +12,9 @@ GOLD = "[10, 20, 110, 220]"
 
 
 def bbox(answer, reference=GOLD, progress=None, **spec):
-    return score_local(f"<answer>{answer}</answer>", reference, "bbox", spec=spec, progress=progress).parts["accuracy"]
+    return score_local(f"<answer>{answer}</answer>", reference, "bbox", spec=spec, progress=progress).parts[
+        "accuracy"
+    ]
 
 
 def detect(answer, reference, **spec):
@@ -93,7 +95,9 @@ def test_eps_cuts_and_rises():
     assert bbox(near, eps_schedule=[[0.5, 0.9], [1.0, 0.96]], progress=0.6) == 0.0
 
 
-@pytest.mark.parametrize(("progress", "eps"), [(0.0, 0.85), (0.0999, 0.85), (0.1, 0.95), (0.2499, 0.95), (0.25, 0.99), (1.0, 0.99)])
+@pytest.mark.parametrize(
+    ("progress", "eps"), [(0.0, 0.85), (0.0999, 0.85), (0.1, 0.95), (0.2499, 0.95), (0.25, 0.99), (1.0, 0.99)]
+)
 def test_schedule_of_the_recipe(progress, eps):
     assert eps_at(progress, {"eps": 0.0, "eps_schedule": True}) == eps
     assert eps_at(progress, {"eps": 0.0, "eps_schedule": EPS_SCHEDULE}) == eps
@@ -151,7 +155,10 @@ TWO = "[[0, 0, 10, 10], [20, 20, 30, 30]]"
         ('[{"bbox_2d": [20, 20, 30, 30]}, {"bbox_2d": [0, 0, 10, 10]}]', 1.0),
         ("[0, 0, 10, 10]", 2 * 1 / 3),  # one of two: F1 = 2 * 1 / (1 + 2)
         ("[[0, 0, 10, 10], [0, 0, 10, 10]]", 0.5),  # a duplicate matches nothing: 2 * 1 / 4
-        ("[[0, 0, 10, 10], [20, 20, 30, 30], [50, 50, 60, 60]]", 2 * 2 / 5 * 2 / 3),  # one too many: 2/3 penalty
+        (
+            "[[0, 0, 10, 10], [20, 20, 30, 30], [50, 50, 60, 60]]",
+            2 * 2 / 5 * 2 / 3,
+        ),  # one too many: 2/3 penalty
         ("[[0, 0, 10, 8], [20, 20, 30, 30]]", 2 * 1.8 / 4),
         ("[[0, 0, 10, 4], [20, 20, 30, 30]]", 2 * 1 / 4),  # IoU 0.4 is below the threshold
         ("[50, 50, 60, 60]", 0.0),
@@ -200,7 +207,23 @@ def test_iou_survives_extremes():
             assert math.isfinite(iou(first, second))
 
 
-@pytest.mark.parametrize("unit", ["[", "]", "[1,2,3,4]", "(1,2)", "{", '{"label":"a"', "1,", "[1,2,3,", "nan,", "-", '"', '{"bbox_2d":[1,2,3,4],"label":"x"},'])
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "[",
+        "]",
+        "[1,2,3,4]",
+        "(1,2)",
+        "{",
+        '{"label":"a"',
+        "1,",
+        "[1,2,3,",
+        "nan,",
+        "-",
+        '"',
+        '{"bbox_2d":[1,2,3,4],"label":"x"},',
+    ],
+)
 def test_hostile_repetition_is_fast(unit):
     started = time.perf_counter()
     read_boxes((unit * 50_000)[:50_000])

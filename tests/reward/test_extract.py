@@ -105,7 +105,23 @@ def test_cut_off_answer_only_where_allowed():
 
 
 @pytest.mark.parametrize(
-    "unit", ["<answer>", "</answer>", "<think>", "</think>", "\\boxed{", "{", "}", "\\", "$", "*", "```", "\\text{", "<", "_"]
+    "unit",
+    [
+        "<answer>",
+        "</answer>",
+        "<think>",
+        "</think>",
+        "\\boxed{",
+        "{",
+        "}",
+        "\\",
+        "$",
+        "*",
+        "```",
+        "\\text{",
+        "<",
+        "_",
+    ],
 )
 def test_hostile_repetition_is_linear(unit):
     completion = (unit * MAX_COMPLETION_CHARS)[: MAX_COMPLETION_CHARS * 2]

@@ -182,7 +182,18 @@ def test_hostile_input_ends_quickly_and_does_not_pay(answer):
 
 
 @pytest.mark.parametrize(
-    "harmless", ["x^{10}+x^{20}", "(x^2+1)^2", "e^{-x^2}", "e^{2x^2}", "2^{10}", "10^{23}", "x^{1/2}", "\\frac{\\frac{1}{2}}{3}", "((a+b)c)^2"]
+    "harmless",
+    [
+        "x^{10}+x^{20}",
+        "(x^2+1)^2",
+        "e^{-x^2}",
+        "e^{2x^2}",
+        "2^{10}",
+        "10^{23}",
+        "x^{1/2}",
+        "\\frac{\\frac{1}{2}}{3}",
+        "((a+b)c)^2",
+    ],
 )
 def test_the_guard_lets_mathematics_through(harmless):
     assert refusal(harmless) is None

@@ -100,7 +100,9 @@ def test_unreadable_reference_is_our_error(reference):
         score_local("<answer>5</answer>", reference, "number")
 
 
-@pytest.mark.parametrize("spec", [{"tolerance": -1}, {"tolerance": "1"}, {"tolerance": True}, {"relative_tolerance": None}])
+@pytest.mark.parametrize(
+    "spec", [{"tolerance": -1}, {"tolerance": "1"}, {"tolerance": True}, {"relative_tolerance": None}]
+)
 def test_bad_tolerance_names_the_key(spec):
     with pytest.raises(ValueError, match="tolerance"):
         score_local("<answer>5</answer>", "5", "number", spec=spec)

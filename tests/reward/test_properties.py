@@ -10,6 +10,9 @@ from reward.ocrtext import similarity
 from reward.score import score_local
 from reward.types import STATUSES
 
+settings.register_profile("reward", deadline=None)  # the first detection imports SciPy
+settings.load_profile("reward")
+
 CHEAP = {
     "multiple-choice": "B",
     "number": "12",
@@ -21,9 +24,47 @@ CHEAP = {
     "any": "Paris",
 }
 PIECES = st.sampled_from(
-    "<answer> </answer> <think> </think> \\boxed{ { } \\text{ $ ** ``` \n B yes no 12 -5 1e999 nan [10, 20, 110, 220] [ ] ( ) , . / % x \\frac{".split(" ")
+    [
+        "<answer>",
+        "</answer>",
+        "<think>",
+        "</think>",
+        "\\boxed{",
+        "{",
+        "}",
+        "\\text{",
+        "$",
+        "**",
+        "```",
+        "\n",
+        "B",
+        "yes",
+        "no",
+        "12",
+        "-5",
+        "1e999",
+        "nan",
+        "[10,",
+        "20,",
+        "110,",
+        "220]",
+        "[",
+        "]",
+        "(",
+        ")",
+        ",",
+        ".",
+        "/",
+        "%",
+        "x",
+        "\\frac{",
+    ]
 )
-TEXT = st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=20).map(" ".join), st.lists(PIECES, max_size=20).map("".join))
+TEXT = st.one_of(
+    st.text(max_size=60),
+    st.lists(PIECES, max_size=20).map(" ".join),
+    st.lists(PIECES, max_size=20).map("".join),
+)
 COORDINATE = st.floats(-1e6, 1e6, allow_nan=False).map(lambda value: round(value, 3))
 
 
@@ -69,7 +110,16 @@ def test_text_similarity_is_symmetric_and_bounded(left, right):
 
 @given(st.integers(-(10**12), 10**12))
 def test_a_number_is_read_however_it_is_written(value):
-    for text in (str(value), f"{value:,}", f"{value}.0", f"{value}.", f"${value}$", f"\\text{{{value}}}", f"{value} cm", f" {value}\n"):
+    for text in (
+        str(value),
+        f"{value:,}",
+        f"{value}.0",
+        f"{value}.",
+        f"${value}$",
+        f"\\text{{{value}}}",
+        f"{value} cm",
+        f" {value}\n",
+    ):
         quantity = parse_quantity(extract(f"<answer>{text}</answer>").text)
         assert quantity is not None
         assert quantity.value == value
@@ -84,13 +134,26 @@ def test_fractions_in_three_spellings(value):
 
 @given(st.sampled_from("ABCDEFGH"), st.sampled_from("ABCDEFGH"))
 def test_a_letter_in_any_wrapping_counts_the_same(letter, reference):
-    spellings = "{0}|({0})|{0}.|{0})|**{0}**|\\text{{{0}}}|The answer is {0}.|${0}$|\\boxed{{{0}}}|{0}) some text".split("|")
+    spellings = [
+        "{0}",
+        "({0})",
+        "{0}.",
+        "{0})",
+        "**{0}**",
+        "\\text{{{0}}}",
+        "The answer is {0}.",
+        "${0}$",
+        "\\boxed{{{0}}}",
+        "{0}) some text",
+    ]
     for spelling in spellings:
         output = score_local(f"<answer>{spelling.format(letter)}</answer>", reference, "multiple-choice")
         assert output.total == float(letter == reference)
 
 
-@given(TEXT.filter(lambda text: "think>" not in text and "answer>" not in text), st.sampled_from(sorted(CHEAP)))
+@given(
+    TEXT.filter(lambda text: "think>" not in text and "answer>" not in text), st.sampled_from(sorted(CHEAP))
+)
 def test_text_around_the_answer_does_not_change_the_accuracy(text, answer_type):
     bare = score_local(f"<answer>{CHEAP[answer_type]}</answer>", CHEAP[answer_type], answer_type)
     padded = f"<think>{text}<answer>wrong</answer></think>{text}<answer>{CHEAP[answer_type]}</answer>{text}"

@@ -23,7 +23,9 @@ ROWS = [
 
 
 def write(path, rows):
-    columns = dict(zip(("id", "answer", "answer_type", "source", "spec"), zip(*rows, strict=True), strict=True))
+    columns = dict(
+        zip(("id", "answer", "answer_type", "source", "spec"), zip(*rows, strict=True), strict=True)
+    )
     types = {"answer": pa.list_(pa.string())}
     pq.write_table(pa.table({k: pa.array(v, types.get(k, pa.string())) for k, v in columns.items()}), path)
 
@@ -34,7 +36,13 @@ def test_audit_of_sound_data(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert printed.count("good") == 4
     results = {result.source: result for result in audit(tmp_path)}
-    assert results["choices"].means == {"self": 1.0, "blank": 0.0, "boilerplate": 0.0, "wrong option": 0.0, "other answer": 0.0}
+    assert results["choices"].means == {
+        "self": 1.0,
+        "blank": 0.0,
+        "boilerplate": 0.0,
+        "wrong option": 0.0,
+        "other answer": 0.0,
+    }
     assert results["counts"].means["wrong option"] is None
 
 
@@ -78,19 +86,32 @@ def test_explain_from_file_and_standard_input(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO(completion))
     assert main(arguments) == 0
     assert capsys.readouterr().out == from_file
-    for line in ("unwrapped     '5 apples'", "read 5, reference 5", "accuracy", "format", "total         0.9000"):
+    for line in (
+        "unwrapped     '5 apples'",
+        "read 5, reference 5",
+        "accuracy",
+        "format",
+        "total         0.9000",
+    ):
         assert line in from_file
     assert main([*arguments[:2], "integer", *arguments[3:], str(file)]) == 2
     assert "integer" in capsys.readouterr().err
 
 
 def count(counters, completion, answer, answer_type, source="s", **options):
-    counters.add(score_local(completion, answer, answer_type, **options), completion, answer, answer_type, source)
+    counters.add(
+        score_local(completion, answer, answer_type, **options), completion, answer, answer_type, source
+    )
 
 
 def test_counters_by_hand():
     counters = RewardCounters()
-    for completion in ("<answer>A</answer>", "<answer>A</answer>", "<answer>A</answer><answer>B</answer>", "none"):
+    for completion in (
+        "<answer>A</answer>",
+        "<answer>A</answer>",
+        "<answer>A</answer><answer>B</answer>",
+        "none",
+    ):
         count(counters, completion, "B", "multiple-choice", "quiz")
     numbers = counters.numbers()
     assert numbers["reward/source/quiz"] == 0.25

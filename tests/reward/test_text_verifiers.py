@@ -9,12 +9,31 @@ def accuracy(answer, reference, answer_type, **spec):
     return score_local(f"<answer>{answer}</answer>", reference, answer_type, spec=spec).parts["accuracy"]
 
 
-YES = """yes|Yes|YES.|yes!|"yes"|(yes)|**Yes**|\\text{Yes}|true|True.|Y|y.|T|t|Yes, it is.|Yes, there is no cat? yes|The answer is yes.|It is true|Answer: yes
-yes yes|Yes - the statement is true.|Ｙｅｓ""".replace("|Yes, there is no cat? yes", "").replace("\n", "|").split("|")
-NO = "no|No.|NO!|false|False|n|N.|F|No, it is not.|The answer is no|**No**|The statement is false".split("|")
+YES = (
+    """yes|Yes|YES.|yes!|"yes"|(yes)|**Yes**|\\text{Yes}|true|True.|Y|y.|T|t|Yes, it is.|Yes, there is no cat? yes|The answer is yes.|It is true|Answer: yes
+yes yes|Yes - the statement is true.|Ｙｅｓ""".replace("|Yes, there is no cat? yes", "")
+    .replace("\n", "|")
+    .split("|")
+)
+NO = [
+    "no",
+    "No.",
+    "NO!",
+    "false",
+    "False",
+    "n",
+    "N.",
+    "F",
+    "No, it is not.",
+    "The answer is no",
+    "**No**",
+    "The statement is false",
+]
 NEITHER = """unknown|nothing|none|not true|not false|It is not true|maybe|maybe yes|yes or no|yes/no|yes and no|Yes. No.|true or false|no, yes|I don't know|now|know
 noon|yesterday|eyes|truth|untrue|falsehood|knot|north|cannot|isn't true|never true|not yes|no doubt|no idea|no one|1|0|||?|y/n|yesno|truefalse|noyes|maybe
-It is neither true nor false|hardly true|possibly|probably no|either|if yes|correct|wrong|sure|ok|a|b|ye s|nope|yep|yess|not sure, yes|unsure yes""".replace("\n", "|").split("|")
+It is neither true nor false|hardly true|possibly|probably no|either|if yes|correct|wrong|sure|ok|a|b|ye s|nope|yep|yess|not sure, yes|unsure yes""".replace(
+    "\n", "|"
+).split("|")
 
 
 @pytest.mark.parametrize("text", YES)
