@@ -1,6 +1,6 @@
-"""Runs `dataset.create` in forked children, so that a test can kill real processes without paying for imports each time.
+"""Runs `dataset.create` in forked children: a test can kill real processes without paying for imports each time.
 
-Reads one JSON list of arguments per line, forks, writes the child's process id; then waits for it and writes its status.
+Reads one JSON list of arguments per line, forks, writes the child's process id, waits for it and writes its status.
 """
 
 import json

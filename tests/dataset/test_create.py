@@ -1,4 +1,4 @@
-"""`python -m dataset.create` against a stand-in for SGLang: results, resumption after kill -9, dead servers, refusals."""
+"""`python -m dataset.create` against a stand-in for SGLang: results, kill -9 and resumption, dead servers, refusals."""
 
 import collections
 import gzip
@@ -43,7 +43,8 @@ def engines(checkpoint, tmp_path_factory):
         processes.append(subprocess.Popen([*command, "--port-file", str(port_file), *words]))
         deadline = time.monotonic() + 90
         while not port_file.exists():
-            assert time.monotonic() < deadline and processes[-1].poll() is None
+            assert time.monotonic() < deadline
+            assert processes[-1].poll() is None
             time.sleep(0.05)
         return f"127.0.0.1:{port_file.read_text()}"
 
@@ -93,10 +94,20 @@ def contents(output):
 
 
 def test_the_command_of_the_readme_parses():
-    words = (
-        "--model-name ./pretrained/LLaVA-OneVision-1.5-8B-Instruct --rollout-n 10 --dataset-name unisvg "
-        "--num-workers 8 --output-dir ./data/stage2 --dataset-size 200"
-    ).split()
+    words = [
+        "--model-name",
+        "./pretrained/LLaVA-OneVision-1.5-8B-Instruct",
+        "--rollout-n",
+        "10",
+        "--dataset-name",
+        "unisvg",
+        "--num-workers",
+        "8",
+        "--output-dir",
+        "./data/stage2",
+        "--dataset-size",
+        "200",
+    ]
     settings = settings_from(make_parser("").parse_args(words), words)
     assert (settings.source.name, settings.location.path, settings.location.split) == (
         "unisvg",
@@ -104,11 +115,9 @@ def test_the_command_of_the_readme_parses():
         "train",
     )
     assert (settings.num_attempts, settings.num_workers, settings.dataset_size) == (10, 8, 200)
-    assert (
-        settings.output_dir == Path("data/stage2")
-        and settings.temperature == 1.0
-        and settings.max_tokens == 4096
-    )
+    assert settings.output_dir == Path("data/stage2")
+    assert settings.temperature == 1.0
+    assert settings.max_tokens == 4096
 
 
 def test_statistics_recomputed_from_the_stored_generations_agree_exactly(finished):
@@ -121,12 +130,15 @@ def test_statistics_recomputed_from_the_stored_generations_agree_exactly(finishe
         solved = sum(
             attempt["parts"]["accuracy"] >= stored[row["id"]]["solved_threshold"] for attempt in attempts
         )
-        assert row["rewards"] == rewards and row["num_attempts"] == 10 and row["num_solved"] == solved
+        assert row["rewards"] == rewards
+        assert row["num_attempts"] == 10
+        assert row["num_solved"] == solved
         for k, value in zip(row["pass_at_ks"], row["pass_at"], strict=True):
             subsets = list(itertools.combinations(range(10), k))  # the definition: all ways to draw k of 10
             hits = sum(any(i < solved for i in subset) for subset in subsets)
             assert value == pytest.approx(hits / len(subsets), abs=1e-12)
-        assert row["pass_at_1"] == solved / 10 and row["pass_at_ks"] == [1, 2, 4, 8, 10]
+        assert row["pass_at_1"] == solved / 10
+        assert row["pass_at_ks"] == [1, 2, 4, 8, 10]
         assert row["gap"] == row["pass_at"][-1] - row["pass_at_1"]
         mean = math.fsum(rewards) / 10
         assert row["mean_reward"] == mean
@@ -147,7 +159,8 @@ def test_the_stored_rewards_are_those_of_reward_score(finished):
                 prompt_type=sample["prompt_type"],
                 num_tokens=attempt["num_tokens"],
             )
-            assert output.total == attempt["reward"] and output.status == attempt["status"]
+            assert output.total == attempt["reward"]
+            assert output.status == attempt["status"]
 
 
 def test_selection_follows_the_rules_and_changes_the_means_as_they_say(finished):
@@ -172,7 +185,8 @@ def test_the_manifest_counts_add_up_and_name_the_files(finished):
     manifest, lines = manifest_of(finished), generations_of(finished)
     counts = manifest["counts"]
     outcomes = collections.Counter(line["outcome"] for line in lines)
-    assert counts["examined"] == len(lines) == 60 and manifest["complete"]
+    assert counts["examined"] == len(lines) == 60
+    assert manifest["complete"]
     assert (counts["kept"], counts["dropped"]) == (outcomes["kept"], outcomes["dropped"])
     assert counts["examined"] == counts["kept"] + counts["dropped"] + counts["rejected"]
     assert sum(shard["rows"] for shard in manifest["shards"]) == counts["kept"] == len(shard_rows(finished))
@@ -194,7 +208,8 @@ def test_the_report_is_one_file_with_the_numbers_of_the_manifest(finished):
         assert f"<b>{counts[name]}</b><span>{name}</span>" in page
     for reason, number in counts["dropped_by_reason"].items():
         assert f"<td>{reason}</td><td class=n>{number}</td>" in page
-    assert "http://" not in page.replace("http://127.0.0.1", "") and 'src="data:image/png;base64,' in page
+    assert "http://" not in page.replace("http://127.0.0.1", "")
+    assert 'src="data:image/png;base64,' in page
 
 
 def test_shards_are_loadable_training_data(finished):
@@ -203,7 +218,8 @@ def test_shards_are_loadable_training_data(finished):
     order = {line["sample"]["id"]: line["position"] for line in generations_of(finished)}
     assert [order[i] for i in ids] == sorted(order[i] for i in ids)
     rule = json.loads(shard_rows(finished)[0]["reward_rule"])
-    assert rule["verifier"] and rule["weights"]["accuracy"] > 0
+    assert rule["verifier"]
+    assert rule["weights"]["accuracy"] > 0
 
 
 def test_other_thresholds_need_no_new_generations(finished, checkpoint, engine, tmp_path):
@@ -214,7 +230,8 @@ def test_other_thresholds_need_no_new_generations(finished, checkpoint, engine, 
     command = digits_command(checkpoint, "127.0.0.1:1", copy, "--to-parquet-only", "--max-reward", "0.3")
     assert main(command) == 0
     rows = shard_rows(copy)
-    assert 0 < len(rows) < len(shard_rows(finished)) and all(row["mean_reward"] < 0.3 for row in rows)
+    assert 0 < len(rows) < len(shard_rows(finished))
+    assert all(row["mean_reward"] < 0.3 for row in rows)
     assert manifest_of(copy)["throughput"]["generations"] == 0
     written = {shard["file"] for shard in manifest_of(copy)["shards"]}
     assert {path.name for path in copy.glob("*.parquet")} == written  # no shard of the larger result is left
@@ -269,7 +286,8 @@ def test_kills_lose_and_repeat_nothing(num_kills, checkpoint, engines, tmp_path)
         positions = [r.header["position"] for _, r in Journal(journal).records() if "position" in r.header]
         assert sorted(positions) == list(range(150))
         before = contents(broken)
-        assert run(kill_at=None) == 0 and contents(broken) == before  # a finished run has nothing left to do
+        assert run(kill_at=None) == 0
+        assert contents(broken) == before
     finally:
         zygote.stdin.close()
         zygote.wait(10)
@@ -286,7 +304,9 @@ def test_a_dead_server_ends_the_run_with_a_message_and_the_rest_can_follow(
     assert main(command) == 1
     killer.wait()
     error = capsys.readouterr().err
-    assert "every worker has failed" in error and mortal in error and "--incremental" in error
+    assert "every worker has failed" in error
+    assert mortal in error
+    assert "--incremental" in error
     assert main(digits_command(checkpoint, engine, tmp_path, "--max-samples", "40", "--incremental")) == 0
     assert manifest_of(tmp_path)["counts"]["examined"] == 40
 
@@ -336,7 +356,8 @@ def test_bad_rows_are_skipped_counted_and_listed(checkpoint, engine, tmp_path):
         "virl39k/train/0000005",
     ]
     rows = shard_rows(tmp_path)
-    assert len(rows) == 4 and {row["prompt_type"] for row in rows} == {"think"}
+    assert len(rows) == 4
+    assert {row["prompt_type"] for row in rows} == {"think"}
 
 
 def test_a_second_run_must_say_that_it_continues_and_use_the_same_settings(
@@ -361,7 +382,8 @@ def test_a_second_run_must_say_that_it_continues_and_use_the_same_settings(
 def test_wrong_settings_are_named_at_the_start(more, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(digits_command("nowhere", "127.0.0.1:1", tmp_path, *more))
-    assert stopped.value.code == 2 and message in capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -372,7 +394,9 @@ def test_list_shows_every_source_with_split_type_and_licence(capsys):
     text = capsys.readouterr().out
     for source in SOURCES.values():
         line = next(line for line in text.splitlines() if line.startswith(source.name + " "))
-        assert source.split in line and source.answer_type in line and source.licence in line
+        assert source.split in line
+        assert source.answer_type in line
+        assert source.licence in line
 
 
 @pytest.mark.slow
