@@ -169,7 +169,10 @@ def _read_test(test: Any, name: str | None, index: int) -> CodeTest:
 
 
 def _read_assert(text: str, index: int) -> CodeTest:
-    """`assert <expression> == <literal>`: the expression goes into the sandbox, the literal stays outside."""
+    """`assert <expression> == <literal>`: the expression goes into the sandbox, the literal stays outside.
+
+    `assert <expression>` and `assert not <expression>` ask for its truth value.
+    """
     problem = f"tests[{index}]: wanted `assert <call> == <literal>`, got {text[:80]!r}"
     try:
         (statement,) = ast.parse(text.strip()).body
@@ -177,7 +180,7 @@ def _read_assert(text: str, index: int) -> CodeTest:
         raise ValueError(problem) from error
     if not isinstance(statement, ast.Assert):
         raise ValueError(problem)
-    condition, expected = statement.test, True
+    condition, expected, form = statement.test, True, "not not ({})"
     if isinstance(condition, ast.Compare):
         if len(condition.ops) != 1 or not isinstance(condition.ops[0], ast.Eq | ast.Is):
             raise ValueError(problem)
@@ -185,10 +188,8 @@ def _read_assert(text: str, index: int) -> CodeTest:
             expected = ast.literal_eval(condition.comparators[0])
         except ValueError as error:
             raise ValueError(problem) from error
-        condition = condition.left
-    elif isinstance(condition, ast.UnaryOp) and isinstance(condition.op, ast.Not):
-        condition, expected = condition.operand, False
-    return CodeTest({"expression": ast.unparse(condition)}, expected)
+        condition, form = condition.left, "{}"
+    return CodeTest({"expression": form.format(ast.unparse(condition))}, expected)
 
 
 def _positive(data: Mapping[str, Any], key: str, default: float, *, zero: bool = False) -> float:
