@@ -6,6 +6,7 @@
 | `processing.py` | image processor, chat template, expansion of image marks |
 | `freezing.py` | freeze the vision tower or the projector |
 | `shims.py` | the files that make a checkpoint folder load through this package |
+| `checkpoint.py` | published checkpoint to training folder (`prepare`), and back (`export`); `verify` |
 | `areal.py` | registration in AReaL |
 | `sglang_model/`, `sglang_processor/` | SGLang's external model and multimodal processor |
 | `tiny.py` | a random checkpoint of a few million parameters in the published layout |

@@ -1,0 +1,218 @@
+"""Published checkpoints to folders that train here, and back.
+
+`prepare` makes a folder that loads through this package without touching the published one; `export` puts
+trained weights beside the original configuration and code. Standard library alone: names and shapes are read
+from the headers of the safetensors files, so an 8B checkpoint is checked in a second without memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from llavaonevision1_5 import MODEL_TYPE, shims
+
+WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json")
+SPECIAL_TOKENS = {
+    "<|image_pad|>": "image_token_id",
+    "<|video_pad|>": "video_token_id",
+    "<|vision_start|>": "vision_start_token_id",
+    "<|vision_end|>": "vision_end_token_id",
+}
+# The values of the published configuration classes, for files that leave them out.
+_MEDIA_DEFAULTS = {
+    "image_token_id": 151655,
+    "video_token_id": 151656,
+    "vision_start_token_id": 151652,
+    "vision_end_token_id": 151653,
+}
+_VISION_DEFAULTS = {
+    "depth": 24,
+    "embed_dim": 1024,
+    "num_heads": 16,
+    "intermediate_size": 4096,
+    "in_channels": 3,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+}
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted(path for pattern in WEIGHT_PATTERNS for path in folder.glob(pattern))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def tensor_shapes(folder: str | os.PathLike) -> dict[str, list[int]]:
+    """Shape of every tensor in the folder's safetensors files, by name. Raises FileNotFoundError without any."""
+    shapes: dict[str, list[int]] = {}
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        shapes |= {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+    if not shapes:
+        raise FileNotFoundError(f"no *.safetensors in {folder}")
+    return shapes
+
+
+def expected_shapes(config: dict[str, Any]) -> dict[str, list[int]]:
+    """Name and shape of every weight that the model of this `config.json` has."""
+    text = config["text_config"]
+    hidden, ffn, head_dim = text["hidden_size"], text["intermediate_size"], text.get("head_dim", 128)
+    queries, keys = text["num_attention_heads"] * head_dim, text["num_key_value_heads"] * head_dim
+    shapes = {"model.embed_tokens.weight": [text["vocab_size"], hidden], "model.norm.weight": [hidden]}
+    if not config.get("tie_word_embeddings", False):
+        shapes["lm_head.weight"] = [text["vocab_size"], hidden]
+    layer = {
+        "self_attn.q_proj": [queries, hidden],
+        "self_attn.k_proj": [keys, hidden],
+        "self_attn.v_proj": [keys, hidden],
+        "self_attn.o_proj": [hidden, queries],
+        "self_attn.q_norm": [head_dim],
+        "self_attn.k_norm": [head_dim],
+        "mlp.gate_proj": [ffn, hidden],
+        "mlp.up_proj": [ffn, hidden],
+        "mlp.down_proj": [hidden, ffn],
+        "input_layernorm": [hidden],
+        "post_attention_layernorm": [hidden],
+    }
+    for index in range(text["num_hidden_layers"]):
+        shapes |= {f"model.layers.{index}.{name}.weight": shape for name, shape in layer.items()}
+
+    vision = {**_VISION_DEFAULTS, **config["vision_config"]}
+    width, inner, patch = vision["embed_dim"], vision["intermediate_size"], vision["patch_size"]
+    merged = width * vision["spatial_merge_size"] ** 2
+    shapes |= {
+        "visual.class_embedding": [width],
+        "visual.class_pos_emb": [1, width // vision["num_heads"] // 2],
+        "visual.patch_embed.proj.weight": [width, vision["in_channels"], patch, patch],
+    }
+    affine = {"visual.pre_layernorm": [width], "visual.merger.ln_q": [width]}
+    affine |= {"visual.merger.mlp.0": [merged, merged], "visual.merger.mlp.2": [hidden, merged]}
+    for index in range(vision["depth"]):
+        block = f"visual.blocks.{index}"
+        affine |= {f"{block}.norm1": [width], f"{block}.norm2": [width]}
+        affine |= {f"{block}.attn.qkv": [3 * width, width], f"{block}.attn.proj": [width, width]}
+        affine |= {f"{block}.mlp.fc1": [inner, width], f"{block}.mlp.fc2": [width, inner]}
+    for name, shape in affine.items():
+        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+    return shapes
+
+
+def _differences(wanted: dict[str, list[int]], got: dict[str, list[int]]) -> list[str]:
+    problems = [f"missing weight {name} {wanted[name]}" for name in sorted(wanted.keys() - got.keys())]
+    problems += [f"unexpected weight {name} {got[name]}" for name in sorted(got.keys() - wanted.keys())]
+    problems += [
+        f"weight {name} has shape {got[name]}, wanted {wanted[name]}"
+        for name in sorted(wanted.keys() & got.keys())
+        if got[name] != wanted[name]
+    ]
+    return problems
+
+
+def _raise_if_any(problems: list[str], folder: Path) -> None:
+    if problems:
+        shown = "\n".join(f"  - {problem}" for problem in problems[:8])
+        more = f"\n  and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise ValueError(f"{folder} is not a LLaVA-OneVision-1.5 checkpoint that can be used:\n{shown}{more}")
+
+
+def verify(folder: str | os.PathLike) -> None:
+    """Check a folder: model type, names and shapes of all weights, patch size, special tokens, chat template.
+
+    Raises ValueError with every problem found (the first eight in words), FileNotFoundError for a missing file.
+    """
+    folder = Path(folder)
+    config = _read_json(folder / "config.json")
+    problems = []
+    if config.get("model_type") != MODEL_TYPE:
+        problems.append(f"config.json has model_type {config.get('model_type')!r}, wanted {MODEL_TYPE!r}")
+        _raise_if_any(problems, folder)
+    problems += _differences(expected_shapes(config), tensor_shapes(folder))
+
+    preprocessor = _read_json(folder / "preprocessor_config.json")
+    vision = {**_VISION_DEFAULTS, **config["vision_config"]}
+    for name, wanted in [
+        ("patch_size", vision["patch_size"]),
+        ("merge_size", vision["spatial_merge_size"]),
+        ("temporal_patch_size", 1),  # two frames per patch would give 1176 columns instead of 588
+    ]:
+        if preprocessor.get(name) != wanted:
+            problems.append(f"preprocessor_config.json has {name} {preprocessor.get(name)}, wanted {wanted}")
+
+    tokenizer = _read_json(folder / "tokenizer.json")
+    ids = {entry["content"]: entry["id"] for entry in tokenizer.get("added_tokens", [])}
+    for token, field in SPECIAL_TOKENS.items():
+        wanted = config.get(field, _MEDIA_DEFAULTS[field])
+        if ids.get(token) != wanted:
+            problems.append(
+                f"the tokenizer has {token} at id {ids.get(token)}, config.json's {field} is {wanted}"
+            )
+
+    template = _chat_template(folder)
+    if template is not None and "<|image_pad|>" not in template:
+        problems.append("the chat template writes no <|image_pad|>: images would be dropped")
+    _raise_if_any(problems, folder)
+
+
+def _chat_template(folder: Path) -> str | None:
+    """The folder's chat template from any of its three places; None when it has none (ours is used then)."""
+    if (folder / "chat_template.jinja").exists():
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        if (folder / name).exists() and (template := _read_json(folder / name).get("chat_template")):
+            return str(template)
+    return None
+
+
+def _fresh_folder(path: str | os.PathLike) -> Path:
+    folder = Path(path)
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty; give a new folder or remove it first")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _copy_all_but_weights(source: Path, target: Path, *, with_code: bool) -> None:
+    weights = set(_weight_files(source))
+    for path in sorted(source.iterdir()):
+        if path.is_file() and path not in weights and (with_code or path.suffix != ".py"):
+            shutil.copyfile(path, target / path.name)
+
+
+def prepare(source: str | os.PathLike, target: str | os.PathLike) -> Path:
+    """Make `target` from a published checkpoint: weights linked, small files copied, code replaced by shims.
+
+    `source` is not changed and must stay where it is. The result is verified. Raises FileExistsError if
+    `target` holds anything.
+    """
+    source = Path(source)
+    if not (source / "config.json").is_file():
+        raise FileNotFoundError(f"{source} has no config.json")
+    folder = _fresh_folder(target)
+    _copy_all_but_weights(source, folder, with_code=False)
+    for path in _weight_files(source):
+        (folder / path.name).symlink_to(path.resolve())
+    shims.write(folder)
+    verify(folder)
+    return folder
+
+
+def export(trained: str | os.PathLike, target: str | os.PathLike, *, original: str | os.PathLike) -> Path:
+    """Put trained weights beside the original checkpoint's configuration, code, tokenizer and templates.
+
+    The result loads wherever the published checkpoint does. Weights are copied, so `trained` may be removed.
+    Raises ValueError unless both have the same weights in name and shape.
+    """
+    trained, original = Path(trained), Path(original)
+    _raise_if_any(_differences(tensor_shapes(original), tensor_shapes(trained)), trained)
+    folder = _fresh_folder(target)
+    _copy_all_but_weights(original, folder, with_code=True)
+    for path in _weight_files(trained):
+        shutil.copyfile(path, folder / path.name)
+    return folder
