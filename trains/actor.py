@@ -25,7 +25,7 @@ from llavaonevision1_5.freezing import freeze
 from trains.config import ActorConfig, LossConfig
 from utils.advantages import batch_moments, batch_whiten, group_advantages, shape_rewards, signal_mask
 from utils.functional import aggregate_loss, decoupled_ppo_loss, loss_denominator
-from utils.logprobs import logprobs_and_entropy, without_tokens
+from utils.logprobs import logprobs_and_entropy
 from utils.policy_metrics import kl_estimate
 
 TRAINED_KEYS = (
@@ -134,7 +134,7 @@ class VisionActor(FSDPEngine):
             eps_clip=options.eps_clip,
             eps_clip_higher=options.eps_clip_higher,
             dual_clip=options.dual_clip,
-            behavior_cap=options.behavior_cap or float("inf"),
+            behavior_cap=options.behavior_cap,
             behavior_floor=options.behavior_floor,
             behavior_mode=options.behavior_mode,
             behavior_level=options.behavior_level,
@@ -183,12 +183,13 @@ class VisionActor(FSDPEngine):
     def _compute_logprobs_entropy(self, logits, inputs, ulysses_pad_size=0):
         """In chunks, and of the distribution that was sampled from: without the forbidden tokens."""
         labels = torch.roll(inputs["input_ids"], shifts=-1, dims=-1).squeeze(0)
-        logprobs, entropy = logprobs_and_entropy(
-            logits, labels, self.config.temperature, self.config.logprob_chunk_size
+        return logprobs_and_entropy(
+            logits,
+            labels,
+            self.config.temperature,
+            self.config.logprob_chunk_size,
+            excluded=self.forbidden_token_ids,
         )
-        return without_tokens(
-            logprobs, logits, labels, self.forbidden_token_ids, self.config.temperature
-        ), entropy
 
     def _compute_logprobs(self, logits, inputs, ulysses_pad_size=0):
         return self._compute_logprobs_entropy(logits, inputs, ulysses_pad_size)[0]

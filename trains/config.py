@@ -73,7 +73,7 @@ class ActorConfig(TrainEngineConfig):
     num_minibatches: int = 1
     freeze_vision_tower: bool = False
     freeze_projector: bool = False
-    logprob_chunk_size: int = 1024
+    logprob_chunk_size: int = 64
     max_skipped_steps: int = 3
     parity_threshold: float | None = None
 

@@ -117,25 +117,3 @@ def _scratch(logits: Tensor, dtype: torch.dtype, chunk_size: int) -> tuple[Tenso
 
 def _pieces(length: int, chunk_size: int) -> list[slice]:
     return [slice(start, start + chunk_size) for start in range(0, length, chunk_size)]
-
-
-def without_tokens(
-    logprobs: Tensor, logits: Tensor, labels: Tensor, excluded: Sequence[int], temperature: float = 1.0
-) -> Tensor:
-    """Log-probabilities of the distribution in which the `excluded` tokens cannot be drawn, `[...]`.
-
-        log p'(y) = log p(y) - log(1 - sum_e p(e)),   p(e) = exp(logits[e] / T - logsumexp(logits / T))
-
-    For engines that forbid some tokens at sampling (here: image and video pads): trainer and engine must measure
-    the same policy. `logprobs` `[...]` are those of `labels` under `logits` `[..., vocab]`; only the few columns
-    needed are read, so no copy of the logits is made. Differentiable. The value at an excluded label is meaningless.
-    """
-    if not excluded:
-        return logprobs
-    index = torch.tensor(list(excluded), device=logits.device)
-    dtype = logprobs.dtype
-    log_sum = logits.gather(-1, labels[..., None]).squeeze(-1).to(dtype) / temperature - logprobs
-    log_excluded = logits.index_select(-1, index).to(dtype) / temperature - log_sum[..., None]
-    # A model that gives nearly all its mass to excluded tokens would send this to infinity.
-    share = log_excluded.exp().sum(-1).clamp(max=1 - 1e-6)
-    return logprobs - torch.log1p(-share)
