@@ -1,6 +1,6 @@
 """`python -m reward audit PATH`: do the references of curated data pay for themselves and for nothing else?
 
-Per source: the reference scored against itself, blank answers, boilerplate, every wrong option, another sample's answer.
+Probes per source: the reference itself, blank answers, boilerplate, every wrong option, another sample's answer.
 """
 
 import random
@@ -33,7 +33,7 @@ class SourceAudit(NamedTuple):
 
 
 def audit(path: str | Path, num_samples: int = 64, seed: int = 219) -> list[SourceAudit]:
-    """Audit a parquet file or a folder of them. Raises FileNotFoundError or ValueError when there is nothing to read."""
+    """Audit a parquet file or a folder of them. FileNotFoundError or ValueError: there is nothing to read."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in read_rows(Path(path)):
         groups[row["source"], row["answer_type"]].append(row)

@@ -1,4 +1,7 @@
-"""boolean: whole tokens yes/no/true/false (alone also y/n/t/f); both polarities, neither, a negation or a hedge score 0."""
+"""boolean: whole tokens yes/no/true/false, alone also y/n/t/f.
+
+Both sides, neither, a negation or a hedge score 0.
+"""
 
 import re
 import unicodedata
@@ -31,8 +34,8 @@ _LEAD = {
 }
 _NEGATIONS = {"not", "never", "neither", "nor", "cannot", "hardly", "barely", "without", "non"}
 _HEDGES = {
-    "maybe", "perhaps", "possibly", "probably", "might", "could", "unsure", "unknown", "uncertain", "undetermined", "unclear",
-    "either", "or", "if", "unless", "whether", "partly", "partially", "sometimes", "idk",
+    "maybe", "perhaps", "possibly", "probably", "might", "could", "unsure", "unknown", "uncertain", "undetermined",
+    "unclear", "either", "or", "if", "unless", "whether", "partly", "partially", "sometimes", "idk",
 }  # fmt: skip
 _IDIOMS = {
     "doubt",

@@ -1,7 +1,11 @@
-"""Read boxes out of a model's text: `[..]`, `(..)`, `(x1,y1),(x2,y2)`, JSON with `bbox_2d`, bare numbers; in linear time."""
+"""Read boxes out of a model's text in linear time.
+
+Understood: `[..]`, `(..)`, `(x1,y1),(x2,y2)`, JSON with `bbox_2d` or corner names, four bare numbers.
+"""
 
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -40,8 +44,10 @@ def read_boxes(text: str, box_format: str = "xyxy") -> Reading:
     """Every box of a text. Groups of two numbers pair up into corners when the text has no group of four."""
     if len(text) > MAX_CHARS:
         return Reading((), 1)
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text).replace("−", "-")
     groups = list(_innermost_groups(text))
-    quads = [(values, start, end) for values, start, end in groups if len(values) not in (0, 2)]
+    quads = [(values, start, end) for values, start, end in groups if len(values) > 2]
     pairs = [(values, start, end) for values, start, end in groups if len(values) == 2]
     if not quads and pairs:
         quads = [(a[0] + b[0], a[1], b[2]) for a, b in zip(pairs[::2], pairs[1::2], strict=False)]

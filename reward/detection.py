@@ -78,7 +78,9 @@ def matched_overlaps(overlaps: Sequence[Sequence[float]]) -> list[float]:
 def mean_average_precision(
     predicted: Sequence[Box], overlaps: Sequence[Sequence[float]], gold: Sequence[Box], num_written: int
 ) -> float:
-    """AP = integral over recall of the best precision at that recall or above, averaged over classes and 0.50:0.05:0.95.
+    """AP averaged over classes and the IoU thresholds 0.50:0.05:0.95.
+
+    AP is the integral over recall of the best precision at that recall or above (V-Triune).
 
     Boxes rank in the order they were written (a model gives no confidences). Malformed boxes rank last.
     """

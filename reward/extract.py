@@ -31,6 +31,7 @@ _LEAD_IN = re.compile(
     re.IGNORECASE,
 )
 _MAX_LAYERS = 4
+_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u2060\ufeff"))  # zero-width: nobody sees that they differ
 
 
 class Extraction(NamedTuple):
@@ -119,7 +120,7 @@ def _boxed_at(text: str, position: int, end: int) -> int | None:
 
 def unwrap(text: str) -> str:
     """Strip a code fence, then markdown, math-mode and LaTeX text wrapping that spans the whole of `text`."""
-    text = strip_fence(text.strip())
+    text = strip_fence(text.translate(_INVISIBLE).strip())
     if len(text) > MAX_UNWRAPPED_CHARS:
         return text
     for _ in range(_MAX_LAYERS):

@@ -1,7 +1,7 @@
-"""format: whether a completion has the shape its prompt asked for. A part of the reward, never a judgement of the answer.
+"""format: whether a completion has the shape its prompt asked for; a part of the reward, no judgement of the answer.
 
 Thinking prompt: exactly one <think> block, closed, before the answer; an answer in one of the two conventions; the
-answer's content at most `max_answer_fraction` of the completion. Answer-only prompt: the answer and nothing that thinks.
+answer's content at most `max_answer_fraction` of the completion. Answer-only prompt: an answer, nothing that thinks.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Compare parsed expressions with Math-Verify, refuting quickly by numbers and vetoing what it would forgive wrongly."""
+"""Compare parsed expressions with Math-Verify: refute quickly by numbers, veto what it would forgive wrongly."""
 
 import math
 import re
@@ -24,11 +24,8 @@ def equal_expressions(gold: tuple[Any, ...], predicted: tuple[Any, ...], params:
     if not gold or not predicted:
         return False
     left, right = gold[0], predicted[0]
-    if isinstance(right, Relational) != isinstance(left, Relational) and _inequality(right) != _inequality(
-        left
-    ):
-        if not _set_like(left) and not _set_like(right):
-            return False
+    if _inequality(right) != _inequality(left) and not _set_like(left) and not _set_like(right):
+        return False
     refuted, distance, size = _numeric_difference(left, right)
     if refuted is not None:
         allowed = max(float(params["tolerance"]), float(params["relative_tolerance"]) * size)
@@ -80,9 +77,9 @@ def veto(body: str, wanted: str) -> str | None:
     if {_bracket_kind(body), _bracket_kind(wanted)} >= {"set", "ordered"}:
         return "a set is neither a tuple nor an interval"
     left = EQUALS.split(wanted)[0].strip()
-    if EQUALS.search(wanted) and not EQUALS.search(body) and not re.search(r"[<>]|\\[lg]e", body):
-        if not ASSIGNED.fullmatch(left.rpartition(",")[2].strip()) and "," not in wanted:
-            return f"a value is not the equation in {left!r}"
+    equation = EQUALS.search(wanted) and "," not in wanted and not ASSIGNED.fullmatch(left)
+    if equation and not EQUALS.search(body) and not re.search(r"[<>]|\\[lg]e", body):
+        return f"a value is not the equation in {left!r}"
     if _is_list(body) != _is_list(wanted) and not _RELATION.search(body + wanted):
         return "a list is not a scalar"
     mine, theirs = _variables(body), _variables(wanted)
@@ -107,7 +104,7 @@ def _variables(text: str) -> set[str]:
 
 
 def assigned_pairs(body: str, wanted: str) -> list[tuple[str, str]] | None:
-    """(reference, answer) per variable where the reference assigns several, as "x=1, y=2"; None for any other reference.
+    """(reference, answer) per variable where the reference assigns several ("x=1, y=2"), else None.
 
     A bare answer "(1, 2)" or "1, 2" counts in the order of the reference.
     """

@@ -1,8 +1,9 @@
 """math-expressions: is the answer mathematically the reference?
 
-In order: a numeric fast path with exact fractions and units; text answers as text; then Math-Verify, gold first, on the
-answer written as LaTeX, with vetoes where its leniency would pay for a wrong answer. Hostile input is refused by a linear
-scan first; what is still slow dies with the worker at the deadline (Math-Verify's own timeout needs SIGALRM: off).
+In order: a numeric fast path with exact fractions and units; text answers as text; then Math-Verify, gold first, on
+the answer written as LaTeX, with vetoes where its leniency would pay for a wrong answer. Hostile input is refused by
+a linear scan first; what is still slow dies with the worker at the deadline (Math-Verify's own timeout needs SIGALRM,
+which workers cannot rely on: it is off).
 """
 
 import logging
@@ -10,6 +11,7 @@ import re
 from collections.abc import Mapping
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from reward.extract import unwrap
@@ -20,7 +22,7 @@ from reward.numeric import close_enough, parse_literal, readings
 from reward.types import Verdict, Verifier
 
 _ALLOWED = re.compile(r"[A-Za-z0-9\s\\{}()\[\]+\-/^_=<>|!,.:&%'°;Ω]*")
-_TWO_NUMBERS = re.compile(r"\d[ \t]+\d")
+_TWO_NUMBERS = re.compile(r"\d[ \t]+\d|\d'")
 _WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{4,}|^[A-Za-z]{3,}$")
 _DOUBLE_SIGN = re.compile(r"[-+] ?[-+]")
 _COMMANDS = re.compile(r"\\[A-Za-z]+(?:\{(?:[a-z]{0,2}matrix|cases|array|aligned)\})?")
@@ -58,7 +60,12 @@ def read(text: str) -> Gold:
     """The cheap half of reading: spelling, unit, and the exact value of a numeric literal."""
     latex = to_latex(text)
     split = split_unit(latex)
-    return Gold(latex, split, parse_literal(split.body.replace(r"\times", "×").replace(r"\cdot", "×")), ())
+    value = parse_literal(split.body.replace(r"\times", "×").replace(r"\cdot", "×"))
+    if value is not None:
+        split = split._replace(
+            body=split.body.replace(",", "")
+        )  # thousands, which the parser reads as a list
+    return Gold(latex, split, value, ())
 
 
 def quick(extracted: str, references: tuple[str, ...], params: Mapping[str, Any]) -> Verdict | None:
@@ -84,7 +91,7 @@ def _quick_gold(reference: str) -> Gold:
     return read(unwrap(reference))
 
 
-def verify(extracted: str, prepared: Gold, params: Mapping[str, Any]) -> Verdict:
+def verify(extracted: str, prepared: Gold, params: Mapping[str, Any]) -> Verdict:  # noqa: PLR0911 - one rule each
     """1 when the answer equals the reference, else 0. May be slow on hostile input: run it in a killable worker."""
     reason = refusal(extracted)
     if reason:
@@ -96,6 +103,8 @@ def verify(extracted: str, prepared: Gold, params: Mapping[str, Any]) -> Verdict
         answer, value = (answer, value) if value is not None else _with_attached_unit(answer, prepared)
     if value is not None and prepared.value is not None:
         return numeric_verdict(answer._replace(value=value), prepared, params)
+    if _all_reals(answer.latex) and _all_reals(prepared.latex):
+        return Verdict(1.0, trace=("math: both are the real line",))
     points = _points(prepared.split.body), _points(answer.split.body)
     if points[0] and points[1]:
         equal = points[0] in (points[1], points[1][::-1])
@@ -112,9 +121,11 @@ def verify(extracted: str, prepared: Gold, params: Mapping[str, Any]) -> Verdict
 
 
 def numeric_verdict(answer: Gold, gold: Gold, params: Mapping[str, Any]) -> Verdict:
-    """Exact comparison of two numbers with their units; percent reads as a hundredth or, left out on one side, as a unit."""
+    """Exact comparison of two numbers with their units and percent signs (`numeric.readings`)."""
     value, wanted = answer.value, gold.value
     step = f"math: number {value}, reference {wanted}"
+    if (answer.split.percent and gold.split.unit) or (gold.split.percent and answer.split.unit):
+        return Verdict(0.0, trace=(step, "a percentage has no unit"))
     if answer.split.unit and gold.split.unit:
         if answer.split.unit[0] != gold.split.unit[0]:
             return Verdict(0.0, trace=(step, f"units differ: {answer.split.unit[0]}, {gold.split.unit[0]}"))
@@ -126,7 +137,7 @@ def numeric_verdict(answer: Gold, gold: Gold, params: Mapping[str, Any]) -> Verd
 
 
 def _long_decimal(body: str, wanted: Fraction) -> bool:
-    """A decimal of six places or more that rounds or truncates a fraction without a finite decimal: 0.333333 for 1/3."""
+    """A decimal of six places or more that rounds or truncates an endless one: 0.333333 for 1/3."""
     match = re.fullmatch(r"-?\d{0,9}\.(\d{6,30})", body)
     rest = wanted.denominator
     for prime in (2, 5):
@@ -154,6 +165,8 @@ def _with_attached_unit(answer: Gold, gold: Gold) -> tuple[Gold, Fraction | None
 
 
 def _units_differ(answer: Split, gold: Split) -> bool:
+    if (answer.percent and gold.unit) or (gold.percent and answer.unit):
+        return True
     return bool(answer.unit and gold.unit and answer.unit != gold.unit)
 
 
@@ -164,6 +177,15 @@ def _wordy(body: str) -> bool:
 
 def _folded(text: str) -> str:
     return re.sub(r"[\s{}\\]+", " ", text).strip(" .,;:'\"").casefold()
+
+
+def _all_reals(latex: str) -> bool:
+    return re.sub(r"[\s{}\\+]+", "", latex).casefold() in (
+        "mathbbr",
+        "(-infty,infty)",
+        "allrealnumbers",
+        "allreals",
+    )
 
 
 def _points(body: str) -> str:
@@ -206,7 +228,7 @@ def _symbolic_verdict(answer: Gold, gold: Gold, params: Mapping[str, Any]) -> Ve
         pairs = [(wanted, body)]
         if len(segments) > 1 and not compare.EQUALS.search(wanted) and "," not in body:
             chain = segments[1:] if compare.ASSIGNED.fullmatch(segments[0]) else segments
-            pairs = [(wanted, chain[-1]), *zip(chain, chain[1:], strict=False)]
+            pairs = [(wanted, chain[-1]), *pairwise(chain)]
     for reference, prediction in pairs:
         predicted = parsed_expressions(prediction)
         if not predicted:

@@ -25,7 +25,7 @@ _EXPONENT_GROUP = re.compile(r"(?:\^|\*\*) ?[{(]([^{}]{0,1000})[})]")
 _HUGE_SCIENTIFIC = re.compile(r"\d[eE][-+]?(\d+)", re.ASCII)
 
 
-def refusal(text: str) -> str | None:
+def refusal(text: str) -> str | None:  # noqa: PLR0911 - one return per bomb
     """Why an expression must not be parsed, or None when it may be."""
     if len(text) > MAX_CHARS:
         return f"longer than {MAX_CHARS} characters"
@@ -90,7 +90,7 @@ def _nesting_refusal(text: str) -> str | None:
             stack = [(opened, is_exponent, True) for opened, is_exponent, _ in stack]
             pending, closed_power, closed_exponent = True, False, False
         elif not char.isspace():
-            if not (char == "-" or char == "*"):
+            if char not in "-*":
                 closed_exponent = pending and char.isalnum()
                 pending = False
             closed_power = False

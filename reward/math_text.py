@@ -1,66 +1,17 @@
-"""Bring a mathematical answer to the LaTeX that the parser reads well, and split off what is no mathematics: units, words.
+"""Bring a mathematical answer to the LaTeX that the parser reads well; split off what is no mathematics, the unit.
 
 Closes the gaps of the parser: unicode roots, powers, fractions and Greek letters, `1e3`, repeating decimals, degrees in
 trigonometry, plain-text functions, leading approximately-equal signs, `x \\in`, prose lead-ins.
 """
 
 import re
+import unicodedata
 from fractions import Fraction
 from typing import NamedTuple
 
 from reward.numeric import normalize_math_text
 
-_GREEK = dict(
-    zip(
-        "αβγδεζηθικλμνξρστυφχψωΓΔΘΛΞΠΣΦΨΩπ∞∅∪∩∈ℝℤℕℚℂ",
-        [
-            r"\alpha",
-            r"\beta",
-            r"\gamma",
-            r"\delta",
-            r"\epsilon",
-            r"\zeta",
-            r"\eta",
-            r"\theta",
-            r"\iota",
-            r"\kappa",
-            r"\lambda",
-            r"\mu",
-            r"\nu",
-            r"\xi",
-            r"\rho",
-            r"\sigma",
-            r"\tau",
-            r"\upsilon",
-            r"\phi",
-            r"\chi",
-            r"\psi",
-            r"\omega",
-            r"\Gamma",
-            r"\Delta",
-            r"\Theta",
-            r"\Lambda",
-            r"\Xi",
-            r"\Pi",
-            r"\Sigma",
-            r"\Phi",
-            r"\Psi",
-            r"\Omega",
-            r"\pi",
-            r"\infty",
-            r"\emptyset",
-            r"\cup",
-            r"\cap",
-            r"\in",
-            r"\mathbb{R}",
-            r"\mathbb{Z}",
-            r"\mathbb{N}",
-            r"\mathbb{Q}",
-            r"\mathbb{C}",
-        ],
-        strict=True,
-    )
-)
+_GREEK = re.compile("[Α-Ωα-ω]")
 _SYMBOLS = {
     "≤": r"\le ",
     "≥": r"\ge ",
@@ -79,7 +30,7 @@ _SYMBOLS |= {
     "÷": r"\div ",
     "∓": r"\mp ",
 }
-_SYMBOLS |= {char: command + " " for char, command in _GREEK.items()}
+_SYMBOLS |= {"∞": r"\infty ", "∅": r"\emptyset ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in "}
 
 _FUNCTIONS = [
     "arcsin",
@@ -117,15 +68,32 @@ _LEAD = re.compile(
     r"(?:(?:the |my )?(?:(?:final|correct) )?(?:answer|solution|result|value)s?(?: (?:is|are|equals)|:)?:? )?",
     re.IGNORECASE,
 )
+_NAMED = re.compile(  # "The area of the square is 12", "perimeter = 12"
+    r"^(?!.{0,80}\b(?:not|or|if|isn't)\b)(?:[A-Za-z]{2,} ){0,7}[A-Za-z]{2,}"
+    r" ?(?: (?:is|are|equals)(?: equal to)?|=|:) ?(?=[-+(\d\\.])"
+)
 _APPROXIMATE = re.compile(
     r"^(?:≈|≃|≅|\\cong|\\simeq|~|about|approximately|approx\.?|roughly) ?", re.IGNORECASE
 )
+_NEGATIVE = re.compile(r"^(?:minus|negative) +(?=[\d.\\])", re.IGNORECASE)
+_DOMAIN = re.compile(r",? ?(?:where |for )?[a-z] ?(?:\\in|∈) ?\\mathbb ?\{[A-Z]\}$")
+_CASES = re.compile(r"\\begin\{cases\}(.{0,500}?)\\end\{cases\}", re.DOTALL)
+_BEFORE_NFKC = {char: rf"\mathbb{{{letter}}}" for char, letter in zip("ℝℤℕℚℂ", "RZNQC", strict=True)}
+_BEFORE_NFKC |= {
+    r"\varnothing": r"\emptyset",
+    r"\langle": "(",
+    r"\rangle": ")",
+    "∛": r"\sqrt[3]",
+    "⟨": "(",
+    "⟩": ")",
+}
 _MEMBER = re.compile(r"^[A-Za-z] ?(?:\\in\b|∈) ?")
 _CONNECTOR = re.compile(r",? (?:or|and) ")
 _CURRENCY = re.compile(r"(?:\\\$|(?<![A-Za-z])(?:US|CA)?[$€£¥₹])")
 
 ASSIGNED = re.compile(  # what may stand left of "=" in an answer: x, x_1, f(x), \\theta, \\angle ABC, AB
-    r"(?:[A-Za-z]|\\(?!frac|sqrt)[a-z]+)(?:_\{?\w{1,12}\}?|')?(?: ?\([\w ,]{1,20}\))?|\\(?:angle|triangle) ?[A-Z]{1,3}|[A-Z]{2,3}"
+    r"(?:[A-Za-z]|\\(?!frac|sqrt)[a-z]+)(?:_\{?\w{1,12}\}?|')?(?: ?\([\w ,]{1,20}\))?"
+    r"|\\(?:angle|triangle) ?[A-Z]{1,3}|[A-Z]{2,3}"
 )
 
 _PREFIXES = {"": 1, "k": 1000, "c": Fraction(1, 100), "m": Fraction(1, 1000), "d": Fraction(1, 10)}
@@ -230,16 +198,24 @@ def to_latex(text: str) -> str:
     text = re.sub(
         r"\\(leq?|geq?|neq?)(?![a-z])", lambda m: {"l": r"\le", "g": r"\ge", "n": r"\ne"}[m.group(1)[0]], text
     )
+    for symbol, latex in _BEFORE_NFKC.items():
+        text = text.replace(symbol, latex)
+    text = _CASES.sub(
+        lambda m: ", ".join(filter(None, (row.strip(" ,") for row in m.group(1).split("\\\\")))), text
+    )
     text = normalize_math_text(_REPEATING.sub(_repeating_text, text))
     text = re.sub(r"(?<=\d)\u2009(?=\d{3}(?!\d))", "", text).replace("\u2009", " ")
     text = re.sub(r"(?<!\\)\$", "", text).strip()
     text = re.sub(r"(?<!\\)\\[()\[\]]", "", text)
     text = _LEAD.sub("", text, count=1).strip()
+    text = _NAMED.sub("", text, count=1)
     text = text[:-1].rstrip() if text.endswith((".", ";")) else text
-    text = _APPROXIMATE.sub("", text).removeprefix("=").strip()
+    text = _APPROXIMATE.sub("", text).removeprefix("=").strip().replace("≈", "=")
+    text = _DOMAIN.sub("", _NEGATIVE.sub("-", text))
     for symbol, latex in _SYMBOLS.items():
         if symbol in text:
             text = text.replace(symbol, latex)
+    text = _GREEK.sub(_greek_command, text)
     text = _ROOT.sub(
         lambda m: "\\sqrt{" + next(group for group in m.groups() if group is not None) + "}", text
     )
@@ -308,9 +284,16 @@ def _base_unit(name: str) -> tuple[str, Fraction | int] | None:
     return None
 
 
+def _greek_command(match: re.Match[str]) -> str:
+    """GREEK SMALL LETTER ALPHA as \\alpha, GREEK CAPITAL LETTER DELTA as \\Delta."""
+    _, case, _, name = unicodedata.name(match.group()).split(" ", 3)
+    name = name.replace("LAMDA", "LAMBDA")
+    return "\\" + (name.lower() if case == "SMALL" else name.capitalize()) + " "
+
+
 def _repeating_text(match: re.Match[str]) -> str:
     """0.1\\overline{6} as an exact fraction."""
     whole, fixed, cycle = match.group(1) or "0", match.group(2), match.group(3)
     scale = 10 ** len(fixed)
     value = Fraction(int(whole + fixed), scale) + Fraction(int(cycle), (10 ** len(cycle) - 1) * scale)
-    return f"({value.numerator})/({value.denominator})"
+    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"

@@ -21,13 +21,15 @@ _LATEX_TEXT = re.compile(
 _LEAD = re.compile(
     r"(?:(?:so|thus|hence|therefore|ok|okay|clearly)\b,? ?)?"
     r"(?:(?:i (?:would )?(?:choose|select|pick|say|think(?: it is| it's)?)|it is|it's|this is|that is)\b:? ?)?"
-    r"(?:(?:(?:the|my) ?)?(?:(?:final|correct|right|best|most likely) ?){0,2}(?:answer|option|choice|letter|solution)s? ?"
+    r"(?:(?:(?:the|my) ?)?(?:(?:final|correct|right|best|most likely) ?){0,2}"
+    r"(?:answer|option|choice|letter|solution)s? ?"
     r"(?:would be|must be|is|are|:)?:? ?)?"
     r"(?:(?:the )?(?:option|choice|letter|answer)s?:? )?",
     re.IGNORECASE,
 )
 _CONFIRMED = re.compile(
-    r"[,:]? ?(?:(?:is|are) (?:the |both )?(?:(?:final|correct|right|best) ?)?(?:answers?|options?|choices?|one)?|because .*|since .*)[.!]*",
+    r"[,:]? ?(?:(?:is|are) (?:the |both )?(?:(?:final|correct|right|best) ?)?(?:answers?|options?|choices?|one)?"
+    r"|because .*|since .*)[.!]*",
     re.IGNORECASE | re.DOTALL,
 )
 _OPENERS, _CLOSERS = "([{<\"'“‘", ")]}>\"'”’"
@@ -108,7 +110,7 @@ def _clean(text: str) -> str:
     return text.strip()
 
 
-def _single(text: str, options: Mapping[str, str]) -> frozenset[str]:
+def _single(text: str, options: Mapping[str, str]) -> frozenset[str]:  # noqa: PLR0911 - a grammar in order
     """One letter, alone or followed by a delimiter and its option's text."""
     match = _WRAPPED.match(text)
     if match is None:

@@ -11,7 +11,14 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from reward.extract import unwrap
-from reward.numeric import MAX_LITERAL_CHARS, close_enough, normalize_math_text, parse_literal, readings
+from reward.numeric import (
+    MAX_LITERAL_CHARS,
+    close_enough,
+    normalize_math_text,
+    parse_literal,
+    plain_fractions,
+    readings,
+)
 from reward.types import Verdict, Verifier
 
 MAX_CHARS = 2_000
@@ -232,7 +239,8 @@ _UNIT = re.compile(
 _NUMBER_START = re.compile(r"[-+]? ?[\d.(]|[-+] ?\(")
 _NUMBER_CHARS = re.compile(
     r"\(?[-+]? ?\(?[-+]?[\d.][\d.,\u2009]*(?:[eE][-+]?\d+)?\)?(?: ?[/÷⁄] ?\(?[-+]?[\d.][\d.,]*\)?)?"
-    r"(?:[ \u2009]+\(?\d+ ?[/⁄] ?\d+\)?)?(?: ?[×*x] ?10 ?\^ ?(?:\{ ?[-+]?\d+ ?\}|[-+]?\d+))?(?<=10)?(?:\^(?:\{ ?[-+]?\d+ ?\}|[-+]?\d+)(?=\W|$))?\)?"
+    r"(?:[ \u2009]+\(?\d+ ?[/⁄] ?\d+\)?)?(?: ?[×*x] ?10 ?\^ ?(?:\{ ?[-+]?\d+ ?\}|[-+]?\d+))?"
+    r"(?:\^(?:\{ ?[-+]?\d+ ?\}|[-+]?\d+)(?=\W|$))?\)?"
 )
 
 
@@ -247,7 +255,7 @@ def parse_quantity(text: str) -> Quantity | None:
     """The one number of a short text, or None when there is none, several, or something else than a number."""
     if len(text) > MAX_CHARS:
         return None
-    text = normalize_math_text(text).replace("’", "'").strip(" \t\"'`*_$")
+    text = plain_fractions(normalize_math_text(text)).replace("’", "'").strip(" \t\"'`*_$")
     text = _strip_end(text)
     spelled = _WORDS.get(text.lower())
     if spelled is not None:

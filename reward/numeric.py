@@ -81,8 +81,12 @@ def normalize_math_text(text: str) -> str:
         if spelling in text:
             text = text.replace(spelling, plain)
     text = _TEXT_COMMAND.sub(r" \1 ", text)
-    text = _FRAC.sub(_fraction_text, text)
     return re.sub(r"[ \t\r\n]+", " ", text).replace("\ue001", "\\\\").strip()
+
+
+def plain_fractions(text: str) -> str:
+    """`\\frac{a}{b}` as `(a)/(b)`, behind a digit mixed. For literals alone: `\\frac{2}{3}x` is no `2/(3x)`."""
+    return _FRAC.sub(_fraction_text, text)
 
 
 def _fraction_text(match: re.Match[str]) -> str:
@@ -94,9 +98,9 @@ def _fraction_text(match: re.Match[str]) -> str:
     return f"({top})/({bottom})"
 
 
-def parse_literal(text: str) -> Fraction | None:
+def parse_literal(text: str) -> Fraction | None:  # noqa: PLR0911 - one return per shape
     """The exact value of a normalised numeric literal, or None when the text is anything else."""
-    text = text.strip()
+    text = plain_fractions(text).strip()
     if not text or len(text) > MAX_LITERAL_CHARS:
         return None
     while text.startswith("(") and text.endswith(")") and text.count("(") == 1:

@@ -1,4 +1,4 @@
-"""ocrtext: 1 - Levenshtein / max(length), after NFC, lower-casing and white-space folding; below a threshold it is 0."""
+"""ocrtext: 1 - Levenshtein / max(length), after NFC, lower-casing and white-space folding; 0 below a threshold."""
 
 import unicodedata
 from collections.abc import Mapping

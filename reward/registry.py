@@ -1,4 +1,4 @@
-"""Answer type -> verifier: the one visible dict. A new type is one file and one line here (and one in spec.DEFAULTS)."""
+"""Answer type -> verifier: the one visible dict. A new type is one file, one line here and one in spec.DEFAULTS."""
 
 from reward import (
     bbox,

@@ -105,7 +105,7 @@ def failed(
     return finish(verdict, completion, extraction, rule, problem_type, prompt_type, num_tokens)
 
 
-def checked_inputs(
+def checked_inputs(  # noqa: PLR0917
     completion: str,
     answer: str | Sequence[str],
     answer_type: str,
@@ -143,7 +143,7 @@ def prepared_reference(verifier_name: str, reference: str, params_key: str) -> A
         ) from error
 
 
-def finish(
+def finish(  # noqa: PLR0917
     verdict: Verdict,
     completion: str,
     extraction: Extraction | None,

@@ -6,6 +6,7 @@ from reward.extract import MAX_COMPLETION_CHARS, extract, unwrap
 
 FOUND = [
     ("<answer>B</answer>", "B"),
+    ("<answer>B\u200b</answer>", "B"),
     ("<think>a</think><answer>B</answer>", "B"),
     ("<think>a</think>\n\n<answer>\n B \n</answer>\n", "B"),
     ("\\boxed{B}", "B"),

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - the case tables read better unwrapped
 import time
 
 import pytest
@@ -55,6 +56,18 @@ x\le 5 ~ x<=5 ~ x \leq 5 ~ x ≤ 5
 ABC ~ CBA
 \angle ABC ~ \angle CBA
 2+3i ~ 3i+2
+\frac{2}{3}\pi ~ \frac{2\pi}{3} ~ 2π/3 ~ 120^\circ
+y = -\frac{1}{2}x + 3 ~ y=-0.5x+3 ~ x + 2y = 6 ~ y = -\frac{x}{2} + 3
+12 ~ x ≈ 12 ~ The area is 12 ~ area = 12 ~ A=12\text{ cm}^2 ~ S = 3 \times 4 = 12 ~ \mathbf{12}
+-3 ~ minus 3 ~ negative 3 ~ -(3) ~ –3
+60^\circ ~ ∠ABC = 60° ~ \frac{\pi}{3} ~ 60\degree
+2^{10} ~ 1,024 ~ 2^10
+\mathbb{R} ~ ℝ ~ (-\infty,\infty) ~ \text{all real numbers}
+\emptyset ~ \varnothing ~ ∅
+\vec{v} = (1,2) ~ \langle 1,2 \rangle
+\begin{cases} x=1 \\ y=2 \end{cases} ~ x=1,y=2
+2n+1 ~ 2n + 1, n \in \mathbb{Z}
+[2, 5] ~ 2 \le x \le 5 ~ x \in [2,5]
 f(x)=x^2 ~ x^2 ~ f(x) = x²
 """.strip().splitlines()
 
@@ -114,6 +127,16 @@ ABC ~ ACB ~ ABD ~ AB
 1<x<2 ~ 1<x<3 ~ 1 ~ (1,2] ~ x<2
 \frac{1}{0} ~ 1 ~ 0
 n! ~ m! ~ n
+\frac{2}{3}\pi ~ \frac{2}{3\pi} ~ 2/3
+12 ~ twelve ~ 12 or 13 ~ 12±1 ~ 12! ~ 3x=12 ~ >12 ~ S=3\times 4=13 ~ The area is not 12 ~ 1 2
+-3 ~ 3 ~ |-3| ~ 3-
+60^\circ ~ 61° ~ 60' ~ 60 rad
+25\% ~ 25 cm ~ 2.5% ~ 0.25%
+x^2+2x+1 ~ x^2 + 2x + 1 = 0 ~ x^2+2x ~ y^2+2y+1
+[2, 5] ~ 2 < x < 5 ~ 2,5 ~ (2,5)
+\mathbb{R} ~ R ~ \mathbb{Z}
+2x ~ 2.0000001x ~ 2x+0.0000001
+100000001x ~ 100000002x
 """.strip().splitlines()
 
 

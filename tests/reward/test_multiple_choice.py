@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - the case tables read better unwrapped
 import pytest
 
 from reward.multiple_choice import VERIFIER

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - the case tables read better unwrapped
 from fractions import Fraction
 
 import pytest
