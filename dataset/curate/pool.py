@@ -127,8 +127,8 @@ class RayWorker:
         try:
             return await self._actor.measure.remote(job)
         except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, WorkerFailed):
-                raise error.cause from error
+            if isinstance(error.cause, Exception):
+                raise error.cause from error  # as it would be in this process
             raise
         except ray.exceptions.RayActorError as error:
             raise WorkerFailed(f"its process died: {error}") from error

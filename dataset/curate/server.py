@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,6 +17,9 @@ from dataset.curate.engine import Engine
 
 POLL_SECONDS = 0.5
 TAIL_BYTES = 3000
+NUM_PORTS = 3  # tries
+PORTS = range(20_000, 30_000)
+PORT_TAKEN = "address already in use"
 LIBC = ctypes.CDLL(None)
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -83,13 +87,25 @@ class Server:
         self.process: subprocess.Popen | None = None
         self.address = ""
         self.log_path = Path(options.log_dir) / f"server-{name}.log"
+        self._num_starts = 0
 
     async def start(self) -> str:
         """Start and wait until healthy; returns the address. Raises ``ServerFailed`` with the log's end."""
-        port = free_port()
+        for attempt in range(NUM_PORTS):
+            try:
+                return await self._start_on(free_port())
+            except ServerFailed as error:
+                # A server binds its port a minute after it was found free; somebody may have been faster.
+                if PORT_TAKEN not in str(error).lower() or attempt == NUM_PORTS - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _start_on(self, port: int) -> str:
         self.address = f"http://127.0.0.1:{port}"
+        self._num_starts += 1
+        self.log_path = Path(self.options.log_dir) / f"server-{self.name}-{self._num_starts}.log"
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        with self.log_path.open("ab") as log:
+        with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 command_line(self.options, port),
                 stdout=log,
@@ -101,14 +117,18 @@ class Server:
             )
         engine = Engine(self.address)
         await engine.open()
+        limit = self.options.start_timeout_seconds
         try:
-            await asyncio.wait_for(self._until_healthy(engine), self.options.start_timeout_seconds)
+            await asyncio.wait_for(self._until_healthy(engine), limit)
         except TimeoutError as error:
+            tail = self.log_tail()
             self.stop()
             raise ServerFailed(
-                f"server {self.name} was not healthy after {self.options.start_timeout_seconds:.0f} s; "
-                f"end of {self.log_path}:\n{self.log_tail()}"
+                f"server {self.name} was not healthy after {limit:.0f} s; end of {self.log_path}:\n{tail}"
             ) from error
+        except BaseException:
+            self.stop()
+            raise
         finally:
             await engine.close()
         return self.address
@@ -137,7 +157,7 @@ class Server:
 
     async def _until_healthy(self, engine: Engine) -> None:
         while not await engine.healthy():
-            if not self.alive:
+            if not self.alive or PORT_TAKEN in self.log_tail().lower():
                 code = self.process.returncode if self.process else None
                 raise ServerFailed(
                     f"server {self.name} ended with code {code}; end of {self.log_path}:\n{self.log_tail()}"
@@ -146,10 +166,12 @@ class Server:
 
 
 def free_port() -> int:
-    """A TCP port that nothing listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A TCP port that is free at this moment, below the range from which the system serves outgoing connections."""
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ServerFailed(f"no free port from {PORTS.start} to {PORTS.stop - 1}")
 
 
 def split_addresses(texts: Sequence[str]) -> tuple[str, ...]:

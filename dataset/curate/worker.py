@@ -1,8 +1,10 @@
 """One worker: from a source row to a measured record. A plain class; `pool` runs it here or as a Ray actor."""
 
 import asyncio
+import copy
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from utils.sample import Sample
 MAX_RESTARTS = 2
 NUM_ENCODER_THREADS = 4
 MAX_MESSAGE_CHARS = 300
+MIN_ANSWER_TOKENS = 16  # a prompt that leaves less room is too long
 
 
 class WorkerFailed(RuntimeError):
@@ -94,7 +97,9 @@ class Worker:
         self._sampling = replace(
             self.plan.sampling, stop_token_ids=stop_token_ids(self.plan.model_path, self._processor)
         )
+        self._context_length = context_length(self.plan.model_path, info)
         self._threads = ThreadPoolExecutor(NUM_ENCODER_THREADS)
+        self._per_thread = threading.local()
         self._rewards = RewardPool(self.plan.num_reward_workers)
         return self._address
 
@@ -156,29 +161,34 @@ class Worker:
     def _encode(self, sample: Sample) -> Any:
         from dataset.encode import encode_prompt
 
+        if not hasattr(self._per_thread, "processor"):
+            # A fast tokenizer must not be used by two threads: it raises "Already borrowed".
+            self._per_thread.processor = copy.deepcopy(self._processor)
         try:
             encoded = encode_prompt(
-                self._processor, sample, prompts=self.plan.prompts, max_pixels=self.plan.max_pixels
+                self._per_thread.processor, sample, prompts=self.plan.prompts, max_pixels=self.plan.max_pixels
             )
         except ImageError as error:
             raise BadRow("corrupt-image", str(error)) from error
         except ValueError as error:
             raise BadRow("bad-prompt", str(error)) from error
-        if len(encoded.input_ids) > self.plan.max_prompt_tokens:
+        limit = min(self.plan.max_prompt_tokens, self._context_length - MIN_ANSWER_TOKENS)
+        if len(encoded.input_ids) > limit:
             raise BadRow(
-                "too-long",
-                f"{sample.id}: prompt of {len(encoded.input_ids)} tokens, at most {self.plan.max_prompt_tokens}",
+                "too-long", f"{sample.id}: prompt of {len(encoded.input_ids)} tokens, at most {limit}"
             )
         return encoded
 
     async def _generate(self, sample: Sample, encoded: Any) -> list[Generation]:
         assert self._engine is not None
+        room = (
+            self._context_length - len(encoded.input_ids) - 1
+        )  # SGLang refuses what could exceed the context
+        sampling = replace(self._sampling, max_tokens=min(self._sampling.max_tokens, room))
         while True:
             address = self._address
             try:
-                return await self._engine.generate(
-                    sample.id, encoded.input_ids, encoded.image_data, self._sampling
-                )
+                return await self._engine.generate(sample.id, encoded.input_ids, encoded.image_data, sampling)
             except RequestFailed as error:
                 raise BadRow("generation-failed", f"{sample.id}: {error}") from error
             except EngineDead as error:
@@ -274,6 +284,16 @@ def rejected_record(job: Job, reason: str, message: str, sample: Sample | None =
 def decode(processor: Any, output_ids: Sequence[int]) -> str:
     """The text of generated ids, without special tokens."""
     return processor.tokenizer.decode(output_ids, skip_special_tokens=True)
+
+
+def context_length(model_path: str, server_info: Mapping[str, Any]) -> int:
+    """Tokens of prompt and answer together: what the server was started with, else what the model allows."""
+    if server_info.get("context_length"):
+        return int(server_info["context_length"])
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(model_path, trust_remote_code=True)
+    return int(config.get_text_config().max_position_embeddings)
 
 
 def stop_token_ids(model_path: str, processor: Any) -> tuple[int, ...]:
