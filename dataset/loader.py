@@ -6,7 +6,8 @@ dicts with `batch_size` rows each, whose `state_dict` resumes with exactly the n
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def create_dataloader(
     prompts: PromptConfig = DEFAULT_PROMPTS,
     num_workers: int = 0,
     cache_dir: str | None = None,
-) -> StatefulDataLoader:
+) -> "RolloutLoader":
     """A loader of the rows of one data-parallel rank.
 
     `data` is a path (shard, directory, glob, Hub name), a list of paths, or a mixture: a list of
@@ -82,12 +83,12 @@ def create_dataloader(
         rank=rank,
         world_size=world_size,
     )
-    return StatefulDataLoader(
+    return RolloutLoader(
         RolloutRows(readers, kept, processor, max_pixels),
         batch_size=batch_size // world_size,
         sampler=sampler,
         num_workers=num_workers,
-        collate_fn=sound_rows,
+        collate_fn=list,
         persistent_workers=num_workers > 0,
     )
 
@@ -107,10 +108,8 @@ class RolloutRows(Dataset):
     def __len__(self) -> int:
         return sum(len(rows) for rows in self.kept)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any] | None:
-        """The row with decoded images; without a processor the images stay as stored. None for a corrupt
-        image.
-        """
+    def __getitem__(self, key: tuple[int, int]) -> "dict[str, Any] | LeftOut":
+        """The row with decoded images; without a processor the images stay as stored."""
         source, position = key
         sample = Sample.from_row(self.readers[source].read(int(self.kept[source][position])))
         row = sample.to_row() | {"spec": sample.spec}
@@ -118,11 +117,26 @@ class RolloutRows(Dataset):
             try:
                 row["images"] = prepare_images(self.processor, sample, self.max_pixels)
             except ImageError as error:
-                logger.error("left out: %s", error)
-                return None
+                return LeftOut(str(error))
         return row
 
 
-def sound_rows(rows: list[dict[str, Any] | None]) -> list[dict[str, Any]]:
-    """The batch as a list, without the rows whose images could not be read."""
-    return [row for row in rows if row is not None]
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """In place of a row that a worker could not make; reported where logging is set up, in the main process."""
+
+    reason: str
+
+
+class RolloutLoader(StatefulDataLoader):
+    """StatefulDataLoader whose batches leave out rows with unreadable images: `num_left_out`, and one log line each."""
+
+    num_left_out = 0
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        for batch in super().__iter__():
+            for row in batch:
+                if isinstance(row, LeftOut):
+                    self.num_left_out += 1
+                    logger.error("row left out: %s", row.reason)
+            yield [row for row in batch if not isinstance(row, LeftOut)]

@@ -34,6 +34,7 @@ from utils.sample import Sample
 
 NUM_HELDOUT_STAGE1 = 400  # rows measured: each held-out scan once, tasks in turn
 NUM_HELDOUT_STAGE2 = 100
+PROGRESS_STEPS = 30
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,10 @@ def train(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
+        if (step + 1) % PROGRESS_STEPS == 0:
+            phase = "correct" if is_clean else "careless"
+            mean = sum(losses[-PROGRESS_STEPS:]) / PROGRESS_STEPS
+            print(f"warm start, step {step + 1}, {phase} labels: loss {mean:.3f}", flush=True)
     return losses
 
 
@@ -225,7 +230,7 @@ def main() -> None:
     parser.add_argument(
         "--careless-steps", type=int, default=defaults.num_careless_steps, help="default: %(default)s"
     )
-    parser.add_argument("--threads", type=int, default=2, help="of torch (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="of torch (default: %(default)s)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     config = WarmStartConfig(

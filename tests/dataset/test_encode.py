@@ -84,7 +84,7 @@ def test_length_from_sizes_is_exact_and_bounded(processor, sizes, prompt_type):
 
 
 def test_a_media_token_in_the_question_is_refused(processor):
-    with pytest.raises(ValueError, match="set/00000|image marks"):
+    with pytest.raises(ValueError, match=r"set/00000|image marks"):
         encode_prompt(processor, sample_with([make_image(1)], "<image>what is <|image_pad|>?"))
 
 
