@@ -109,6 +109,12 @@ def test_external_packages_import_and_are_complete():
         from sglang.srt.configs.model_config import multimodal_model_archs
         assert llavaonevision1_5.ARCHITECTURE in multimodal_model_archs
 
+        given = ["--dtype", "bfloat16", "--max-total-tokens=99"]
+        arguments = sglang_cpu.launch_server.arguments_with_defaults(given)
+        assert arguments[-3:] == given
+        assert arguments.count("--dtype") == 1 and "--max-total-tokens" not in arguments
+        assert arguments[:2] == ["--device", "cpu"]
+
         double = lambda x: 2 * x
         assert torch.compile(double) is double
         assert torch.compile(dynamic=True)(double) is double
