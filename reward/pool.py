@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -28,6 +29,8 @@ from reward.spec import resolve
 from reward.types import RewardOutput
 
 logger = logging.getLogger(__name__)
+
+_TURN_SECONDS = 0.005  # of a group's cheap judgements before other tasks of the event loop get a turn
 
 _ERRORS: dict[str, type[Exception]] = {"ValueError": ValueError, "SandboxUnavailable": SandboxUnavailable}
 _reported_bugs: set[str] = set()
@@ -111,17 +114,26 @@ class RewardPool:
                 f"num_tokens: got {len(num_tokens)}, wanted one per completion, {len(completions)}"
             )
         counts = num_tokens if num_tokens is not None else [None] * len(completions)
-        return list(
-            await asyncio.gather(
-                *(
-                    self.score(
-                        completion, answer, answer_type, problem_type=problem_type, prompt_type=prompt_type,
-                        spec=spec, progress=progress, num_tokens=count,
-                    )
-                    for completion, count in zip(completions, counts, strict=True)
-                )
-            )
-        )  # fmt: skip
+        outputs: list[RewardOutput | None] = []
+        sent: dict[int, tuple[Future, dict[str, Any]]] = {}
+        turn_started = time.monotonic()
+        try:
+            for index, (completion, count) in enumerate(zip(completions, counts, strict=True)):
+                options = _options(problem_type, prompt_type, spec, progress, count)
+                outputs.append(score_quick(completion, answer, answer_type, **options))
+                if outputs[-1] is None:
+                    sent[index] = self.submit(completion, answer, answer_type, options), options
+                if time.monotonic() - turn_started > _TURN_SECONDS:
+                    await asyncio.sleep(0)
+                    turn_started = time.monotonic()
+            replies = await asyncio.gather(*(asyncio.wrap_future(future) for future, _ in sent.values()))
+        except BaseException:
+            for future, _ in sent.values():
+                future.cancel()  # what no worker has taken yet
+            raise
+        for (index, (_, options)), reply in zip(sent.items(), replies, strict=True):
+            outputs[index] = read_reply(reply, completions[index], answer_type, options)
+        return [output for output in outputs if output is not None]
 
     def score_blocking(
         self, completion: str, answer: str | Sequence[str], answer_type: str, **options: Any

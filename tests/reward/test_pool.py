@@ -64,6 +64,7 @@ def test_one_hanging_among_sixty_three_good(pool, deadline):
 
 def test_more_hanging_than_workers_do_not_hold_up_the_good(pool, deadline):
     deadline(4.0)
+    run(pool, "good", "good")  # the workers are up: otherwise the queue is sorted before anything hangs
 
     async def main():
         hanging = [asyncio.create_task(pool.score("hang", "a", ANSWER_TYPE)) for _ in range(6)]
@@ -96,6 +97,41 @@ def test_an_error_of_the_data_is_raised(pool):
         run(pool, "bad-data")
     with pytest.raises(ValueError, match="answer_type"):
         asyncio.run(pool.score("x", "a", "nonsense"))
+
+
+def test_a_group_keeps_its_order_and_its_own_options(pool):
+    async def main():
+        commands = ["good", "bug", "sleep 0.05", "good"]
+        group = await pool.score_group(commands, "a", ANSWER_TYPE)
+        inline = await pool.score_group(["<answer>2</answer>", "<answer>3</answer>"] * 2, "3", "number")
+        with pytest.raises(ValueError, match="num_tokens"):
+            await pool.score_group(["good"], "a", ANSWER_TYPE, num_tokens=[1, 2])
+        with pytest.raises(ValueError, match="not readable"):
+            await pool.score_group(["good", "bad-data"], "a", ANSWER_TYPE)
+        return group, inline
+
+    group, inline = asyncio.run(main())
+    assert [output.status for output in group] == ["ok", "crash", "ok", "ok"]
+    assert [output.total for output in inline] == [0.0, 1.0, 0.0, 1.0]
+
+
+def test_the_verifiers_themselves_in_a_pool():
+    """The real scorer: SVG, mathematics and code side by side."""
+    drawing = '<svg viewBox="0 0 9 9"><path d="M0 0L9 9" stroke="red"/></svg>'
+    tests = '[{"stdin": "4", "stdout": "5"}]'
+
+    async def main(pool):
+        return await asyncio.gather(
+            *(pool.score(f"<answer>{drawing}</answer>", drawing, "svg-code") for _ in range(8)),
+            pool.score(r"\boxed{\frac{2\sqrt{3}}{4}}", r"\frac{\sqrt{3}}{2}", "math-expressions"),
+            pool.score("<answer>print(int(input()) + 1)</answer>", tests, "general-code"),
+        )
+
+    with RewardPool() as pool:
+        outputs = asyncio.run(main(pool))
+        with pytest.raises(ValueError, match="answer"):
+            asyncio.run(pool.score("<answer>x</answer>", "no drawing", "svg-code"))
+    assert [output.total for output in outputs] == pytest.approx([1.0] * 10)
 
 
 def test_a_timeout_is_not_tried_again(pool, deadline):

@@ -69,21 +69,23 @@ ENDS = {
     "kill everything": ("import os; os.kill(-1, 9)", "exit"),
     "kill the runner": ("import os; os.kill(os.getppid(), 9)", "exit"),
     "memory bomb": ("x = bytearray(10 << 30)", "exit"),
-    "memory bomb in steps": ("x = []\nwhile True: x.append(bytearray(1 << 24))", "exit"),
+    "memory bomb in steps": ("x = []\nwhile True: x.append(bytearray(1 << 24))", "exit or timeout"),
     "output flood": ("while True: print('x' * 10000)", "output"),
     "record flood": ("import os\nwhile True: os.write(3, b'x' * 65536)", "output"),
-    "deep recursion": ("def f(): return f()\nf()", "exit"),
+    "deep recursion": (
+        "import sys; sys.setrecursionlimit(10**9)\ndef f(): return f()\nf()", "exit or timeout",
+    ),
     "segmentation fault": ("import ctypes; ctypes.string_at(0)", "exit"),
     "compiler bomb": ("(" * 5000 + ")" * 5000, "exit"),
     "thread bomb": (
-        "import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(99,)).start()", "exit",
+        "import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(99,)).start()", "exit or timeout",
     ),
     "network": ("import socket; socket.create_connection(('1.1.1.1', 53), 1)", "exit"),
     "unix socket": ("import socket; socket.socket(socket.AF_UNIX)", "exit"),
     "passwd": ("print(open('/etc/passwd').read())", "exit"),
     "another process": ("print(open('/proc/1/environ').read())", "exit"),
     "write to the system": ("open('/usr/x', 'w')", "exit"),
-    "huge file": ("f = open('/tmp/x', 'wb')\nwhile True: f.write(bytes(1 << 20)); f.flush()", "exit"),
+    "huge file": ("f = open('/tmp/x', 'wb')\nwhile True: f.write(bytes(1 << 20)); f.flush()", "exit or timeout"),
     "new namespaces": ("import ctypes\nassert ctypes.CDLL(None).unshare(0x10000000) == 0", "exit"),
 }  # fmt: skip
 
@@ -96,8 +98,8 @@ def test_hostile_programs_are_contained(name, layer):
     start = time.monotonic()
     with open_session(code, layer) as session:
         outcome = session.run({"stdin": ""}, 1.5)
-        assert outcome.end == end
-        assert session.run({"stdin": ""}, 1.5).end == end  # and the runner is still there
+        assert outcome.end in end
+        assert session.run({"stdin": ""}, 1.5).end in end  # and the runner is still there
     assert time.monotonic() - start < 8.0
     assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
     assert "root:" not in outcome.stdout
