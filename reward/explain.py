@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reward import score
-from reward.extract import extract
+from reward.score import extracted_answer
 from reward.spec import resolve
 
 
@@ -25,7 +25,7 @@ def explain(
     output = score(
         completion, answer, answer_type, problem_type=problem_type, prompt_type=prompt_type, spec=spec
     )
-    found = extract(completion, rule.params["unclosed_answer"])
+    found = extracted_answer(completion, rule)
     lines = [f"answer type   {answer_type} (verifier {rule.verifier})", f"reference     {answer!r}"]
     if found is None:
         lines.append("extraction    no answer after the thinking")

@@ -45,8 +45,12 @@ class Extraction(NamedTuple):
     closed: bool = True  # False: cut off before </answer>
 
 
-def extract(completion: str, allow_unclosed: bool = False) -> Extraction | None:
-    """The final answer, or None. `allow_unclosed` also reads an <answer> that the length limit cut off."""
+def extract(completion: str, allow_unclosed: bool = False, code_block: bool = False) -> Extraction | None:
+    """The final answer, or None.
+
+    allow_unclosed: also read an <answer> that the length limit cut off.
+    code_block: where the answer holds exactly one fenced block, with prose around it, the block is the answer.
+    """
     completion = completion[:MAX_COMPLETION_CHARS]
     start, end = answer_region(completion)
     found = _last_tagged(completion, start, end, allow_unclosed) or _last_boxed(completion, start, end)
@@ -54,7 +58,8 @@ def extract(completion: str, allow_unclosed: bool = False) -> Extraction | None:
         return None
     convention, outer_start, outer_end, raw = found
     closed = convention == "boxed" or completion.endswith("</answer>", outer_start, outer_end)
-    return Extraction(unwrap(raw), raw, convention, outer_start, outer_end, closed)
+    text = unwrap(fenced_block(raw) if code_block else raw)
+    return Extraction(text, raw, convention, outer_start, outer_end, closed)
 
 
 def answer_region(completion: str) -> tuple[int, int]:
@@ -143,6 +148,14 @@ def strip_fence(text: str) -> str:
     if newline and re.fullmatch(r"[\w+#.-]{0,20}[ \t]*", first_line.strip()):
         return rest.strip()
     return body.strip() if closed else text
+
+
+def fenced_block(text: str) -> str:
+    """The one fenced block of a text, fences included; the text unchanged when it has none or several."""
+    if text.count("```") != 2:
+        return text
+    start = text.index("```")
+    return text[start : text.index("```", start + 3) + 3]
 
 
 def _without_layer(text: str) -> str:

@@ -42,7 +42,7 @@ def score_local(
     """
     rule, references = checked_inputs(completion, answer, answer_type, prompt_type, spec, progress)
     prepared = [prepared_reference(rule.verifier, reference, rule.params_key) for reference in references]
-    extraction = extract(completion, rule.params["unclosed_answer"])
+    extraction = extracted_answer(completion, rule)
     if len(completion) > MAX_COMPLETION_CHARS:
         verdict = TOO_LONG
     elif extraction is None or not extraction.text:
@@ -79,7 +79,7 @@ def score_quick(
             progress=progress,
             num_tokens=num_tokens,
         )
-    extraction = extract(completion, rule.params["unclosed_answer"])
+    extraction = extracted_answer(completion, rule)
     if verifier.quick is None or extraction is None or not extraction.text:
         return None
     verdict = verifier.quick(extraction.text, references, rule.params)
@@ -100,9 +100,14 @@ def failed(
 ) -> RewardOutput:
     """The score of a completion whose worker was killed (`timeout`), died (`crash`) or refused it (`rejected`)."""
     rule = resolve(answer_type, spec)
-    extraction = extract(completion, rule.params["unclosed_answer"])
+    extraction = extracted_answer(completion, rule)
     verdict = Verdict(0.0, status, trace=(f"the verifier did not finish: {status}",))
     return finish(verdict, completion, extraction, rule, problem_type, prompt_type, num_tokens)
+
+
+def extracted_answer(completion: str, rule: Rule) -> Extraction | None:
+    """The final answer of a completion as a rule wants it read."""
+    return extract(completion, rule.params["unclosed_answer"], rule.params["code_block"])
 
 
 def checked_inputs(  # noqa: PLR0917

@@ -22,6 +22,7 @@ COMMON: dict[str, Any] = {
     "max_answer_fraction": 0.2,  # longest answer, as a fraction of a thinking completion, that is still well-formed
     "max_outside_chars": 64,  # characters that an answer-only completion may have outside of its answer
     "unclosed_answer": False,  # read an <answer> that was cut off before </answer>
+    "code_block": False,  # where an answer holds exactly one fenced block, the block is the answer
     "overlong": None,  # {"max_tokens": 4096, "buffer_tokens": 1024}: soft overlong penalty (DAPO, eq. 13)
     "repetition": None,  # {"n": 8, "max_fraction": 0.3}: penalty for repeated word n-grams
 }
@@ -42,10 +43,15 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "bbox": {"solved_threshold": 0.5, "eps": 0.0, "eps_schedule": None, **_BOXES},
     "detection": {"solved_threshold": 0.5, "metric": "f1", "iou_threshold": 0.5, "max_boxes": 256, **_BOXES},
     "ocrtext": {"solved_threshold": 0.5, "min_similarity": 0.5},
-    "html-code": {"solved_threshold": 0.5, "multiset": False, "validity_gate": False},
-    "svg-code": {"solved_threshold": 0.5, "ssim_above_blank": False, "unclosed_answer": True},
+    "html-code": {"code_block": True, "solved_threshold": 0.5, "multiset": False, "validity_gate": False},
+    "svg-code": {
+        "code_block": True,
+        "solved_threshold": 0.5,
+        "ssim_above_blank": False,
+        "unclosed_answer": True,
+    },
     "boolean": {"solved_threshold": 1.0},
-    "general-code": {"solved_threshold": 1.0},
+    "general-code": {"code_block": True, "solved_threshold": 1.0},
     "critic": {"solved_threshold": 1.0},
     "any": {"solved_threshold": 1.0},
 }

@@ -106,6 +106,19 @@ def test_cut_off_answer_only_where_allowed():
 
 
 @pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ("Here it is:\n```python\nprint(1)\n```\nDone.", "print(1)"),
+        ("```python\nprint(1)\n```", "print(1)"),
+        ("print(1)", "print(1)"),
+        ("```\na\n```\n```\nb\n```", "```\na\n```\n```\nb\n```"),
+    ],
+)
+def test_the_one_code_block_of_an_answer(answer, text):
+    assert extract(f"<answer>{answer}</answer>", code_block=True).text == text
+
+
+@pytest.mark.parametrize(
     "unit",
     [
         "<answer>",
