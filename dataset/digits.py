@@ -14,7 +14,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,12 @@ def scan_image(scan: int) -> Image.Image:
     return image.resize((SCAN_SIZE, SCAN_SIZE), Image.Resampling.BICUBIC).convert("RGB")
 
 
+@cache
+def scan_png(scan: int) -> bytes:
+    """The scan's PNG; every task but one shows it as it is."""
+    return to_png_bytes(scan_image(scan))
+
+
 def canvas_image(scan: int, left: int, top: int) -> Image.Image:
     """The scan with its upper left corner at (left, top) pixels of a white CANVAS_SIZE square."""
     canvas = Image.new("RGB", (CANVAS_SIZE, CANVAS_SIZE), (255, 255, 255))
@@ -81,13 +87,13 @@ def canvas_image(scan: int, left: int, top: int) -> Image.Image:
 
 def number_row(scan: int, label: int, generator: np.random.Generator) -> dict[str, Any]:
     """Read the digit."""
-    return _row("number", "<image>Which digit is this?", str(label), [scan_image(scan)], f"It is {label}.")
+    return _row("number", "<image>Which digit is this?", str(label), [scan_png(scan)], f"It is {label}.")
 
 
 def boolean_row(scan: int, label: int, generator: np.random.Generator) -> dict[str, Any]:
     """Even or odd."""
     answer = "yes" if label % 2 == 0 else "no"
-    return _row("boolean", "<image>Is this digit even?", answer, [scan_image(scan)], f"It is {label}.")
+    return _row("boolean", "<image>Is this digit even?", answer, [scan_png(scan)], f"It is {label}.")
 
 
 def choice_row(scan: int, label: int, generator: np.random.Generator) -> dict[str, Any]:
@@ -97,7 +103,7 @@ def choice_row(scan: int, label: int, generator: np.random.Generator) -> dict[st
     letter = "ABCD"[int(np.flatnonzero(options == label)[0])]
     listed = "\n".join(f"{name}. {option}" for name, option in zip("ABCD", options, strict=True))
     problem = f"<image>Which digit is this?\n{listed}"
-    return _row("multiple-choice", problem, letter, [scan_image(scan)], f"It is {label}.")
+    return _row("multiple-choice", problem, letter, [scan_png(scan)], f"It is {label}.")
 
 
 def bbox_row(scan: int, label: int, generator: np.random.Generator) -> dict[str, Any]:
@@ -106,14 +112,14 @@ def bbox_row(scan: int, label: int, generator: np.random.Generator) -> dict[str,
     left, top = (int(generator.choice(corners)) for _ in range(2))
     box = f"[{left}, {top}, {left + SCAN_SIZE}, {top + SCAN_SIZE}]"
     problem = "<image>Where is the digit? Give its box as [x1, y1, x2, y2]."
-    return _row("bbox", problem, box, [canvas_image(scan, left, top)], f"The box is {box}.")
+    return _row("bbox", problem, box, [to_png_bytes(canvas_image(scan, left, top))], f"The box is {box}.")
 
 
 def sum_row(first: int, second: int) -> dict[str, Any]:
     """The sum of the digits in two images, under the thinking prompt."""
     _, labels = load_scans()
     a, b = int(labels[first]), int(labels[second])
-    images = [scan_image(first), scan_image(second)]
+    images = [scan_png(first), scan_png(second)]
     row = _row("sum", "<image><image>What is the sum?", str(a + b), images, f"{a}+{b}={a + b}")
     return row | {"answer_type": "math-expressions", "problem_type": "math", "prompt_type": "think"}
 
@@ -160,11 +166,11 @@ def write_digits(output_dir: str | Path, seed: int = 219) -> dict[str, Any]:
     return manifest
 
 
-def _row(task: str, problem: str, answer: str, images: list[Image.Image], rationale: str) -> dict[str, Any]:
+def _row(task: str, problem: str, answer: str, images: list[bytes], rationale: str) -> dict[str, Any]:
     source = "digits-choice" if task == "multiple-choice" else f"digits-{task}"
     return {
         "id": f"{source}/{{split}}/{{name}}",
-        "images": [{"bytes": to_png_bytes(image), "path": None} for image in images],
+        "images": [{"bytes": image, "path": None} for image in images],
         "problem": problem,
         "answer": [answer],
         "problem_type": "perception",
