@@ -78,7 +78,8 @@ ENDS = {
     "segmentation fault": ("import ctypes; ctypes.string_at(0)", "exit"),
     "compiler bomb": ("(" * 5000 + ")" * 5000, "exit"),
     "thread bomb": (
-        "import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(99,)).start()", "exit or timeout",
+        "import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(99,)).start()",
+        "exit or timeout",
     ),
     "network": ("import socket; socket.create_connection(('1.1.1.1', 53), 1)", "exit"),
     "unix socket": ("import socket; socket.socket(socket.AF_UNIX)", "exit"),
