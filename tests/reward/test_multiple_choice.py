@@ -109,6 +109,12 @@ def test_option_texts(answer, accuracy):
     assert judge("B", answer, ["10 cm", "B. 12 cm", "14 cm", "A cat"]) == accuracy
 
 
+def test_a_letter_is_a_letter_even_where_the_options_are_letters():
+    assert judge("B", "B", ["B", "A"]) == 1
+    assert judge("A", "B", ["B", "A"]) == 0
+    assert judge("B", "7", ["5", "7"]) == 1
+
+
 def test_an_option_text_that_starts_with_a_letter():
     assert judge("D", "A cat", OPTIONS) == 1
     assert judge("A", "A cat", OPTIONS) == 0
