@@ -32,7 +32,7 @@ _SYMBOLS |= {
 }
 _SYMBOLS |= {"∞": r"\infty ", "∅": r"\emptyset ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in "}
 
-_FUNCTIONS = [
+_NAMES = {
     "arcsin",
     "arccos",
     "arctan",
@@ -47,15 +47,10 @@ _FUNCTIONS = [
     "csc",
     "log",
     "ln",
-    "exp",
-    "lim",
-    "max",
-    "min",
-    "gcd",
-    "lcm",
-    "det",
-]
-_PLAIN_FUNCTION = re.compile(rf"(?<![\\A-Za-z])({'|'.join(_FUNCTIONS)})(?=[\s({{\d\\_^]|$)")
+}
+_NAMES |= {"exp", "lim", "max", "min", "gcd", "lcm", "det"}
+_FUNCTIONS = "|".join(sorted(_NAMES, key=len, reverse=True))
+_PLAIN_FUNCTION = re.compile(rf"(?<![\\A-Za-z])({_FUNCTIONS})(?=[\s({{\d\\_^]|$)")
 _PLAIN_NAMES = re.compile(r"(?<![\\A-Za-z])(?:(pi|theta|alpha|beta|gamma)|(infinity|infty|inf))(?![A-Za-z])")
 _ROOT = re.compile(r"√ ?(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+(?:\.\d+)?|[A-Za-z]))|(?<!\\)sqrt ?\(([^()]*)\)")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot) ?\{?(\d{1,12})\}?")
@@ -180,7 +175,7 @@ _UNIT_TAIL = re.compile(
     r"(?<=[\d)}\]!])(?P<gap> *)(?P<unit>(?:(?:square|cubic|sq\.?|cu\.?) )?(?:°[CFK]?|[A-Za-zΩ]+)(?: ?\^ ?\{?-?\d\}?)?"
     r"(?: ?(?:/|\\cdot|\*|per) ?(?:°[CFK]?|[A-Za-zΩ]+)(?: ?\^ ?\{?-?\d\}?)?)*)\.?$"
 )
-_FUNCTION_WORDS = frozenset([*_FUNCTIONS, "pi", "theta", "sqrt", "frac", "infty", "or", "and", "to", "mod"])
+_FUNCTION_WORDS = frozenset([*_NAMES, "pi", "theta", "sqrt", "frac", "infty", "or", "and", "to", "mod"])
 
 
 class Split(NamedTuple):

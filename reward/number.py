@@ -23,6 +23,11 @@ from reward.types import Verdict, Verifier
 
 MAX_CHARS = 2_000
 
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
 _SCALES = {
     "hundred": 2,
     "thousand": 3,
@@ -34,209 +39,41 @@ _SCALES = {
     "bn": 9,
     "B": 9,
 }
-_UNITS_IN_WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-_TEENS = [
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
+_UNITS_IN_WORDS = _words("one two three four five six seven eight nine")
+_TEENS = _words("ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen")
 _TENS = {
-    word: 10 * n
-    for n, word in enumerate(
-        ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 2
-    )
+    word: 10 * n for n, word in enumerate(_words("twenty thirty forty fifty sixty seventy eighty ninety"), 2)
 }
 _WORDS = {word: n for n, word in enumerate(["zero", *_UNITS_IN_WORDS, *_TEENS])} | _TENS
 _WORDS |= {f"{tens}-{one}": _TENS[tens] + n for tens in _TENS for n, one in enumerate(_UNITS_IN_WORDS, 1)}
 
 _CURRENCY = re.compile(r"(?:US|CA|AU|HK)?[$€£¥₹₩₽]|\b(?:USD|EUR|GBP|JPY|INR|CNY|RMB|Rs\.?) ?(?=[-+]? ?[\d.])")
 _LEAD_WORDS = frozenset(
-    [
-        "the",
-        "a",
-        "my",
-        "our",
-        "final",
-        "correct",
-        "total",
-        "answer",
-        "number",
-        "count",
-        "value",
-        "result",
-        "sum",
-        "amount",
-        "is",
-        "are",
-        "was",
-        "were",
-        "be",
-        "there",
-        "it",
-        "we",
-        "i",
-        "have",
-        "get",
-        "so",
-        "thus",
-        "hence",
-        "therefore",
-        "equals",
-        "of",
-        "in",
-        "this",
-        "image",
-        "picture",
-        "approximately",
-        "approx.",
-        "approx",
-        "about",
-        "roughly",
-        "think",
-        "see",
-        "can",
-    ]
+    _words(
+        "the a my our final correct total answer number count value result sum amount is are was were be "
+        "there it we i have get so thus hence therefore equals of in this image picture approximately "
+        "approx. approx about roughly think see can "
+    )
 )
 _ASSIGNED = re.compile(r"^(?:[A-Za-zα-ωΑ-Ω](?:_\{?\w{1,8}\}?)? ?)?[=≈] ?")
-_TAIL_BANNED = frozenset(
-    [
-        "or",
-        "and",
-        "to",
-        "of",
-        "out",
-        "not",
-        "no",
-        "nor",
-        "but",
-        "maybe",
-        "perhaps",
-        "possibly",
-        "if",
-        "minus",
-        "plus",
-        "times",
-        "over",
-        "than",
-        "more",
-        "less",
-        "fewer",
-        "at",
-        "until",
-        "through",
-        "quarter",
-        "dozen",
-        "dozens",
-        "hundreds",
-        "thousands",
-        "millions",
-        "billions",
-        "am",
-        "pm",
-        "a.m",
-        "p.m",
-        "o'clock",
-        "oclock",
-        "bc",
-        "ad",
-        "bce",
-        "ce",
-        "january",
-        "february",
-        "march",
-        "april",
-        "may",
-        "june",
-        "july",
-        "august",
-        "september",
-        "october",
-        "november",
-        "december",
-        "jan",
-        "feb",
-        "mar",
-        "apr",
-        "jun",
-        "jul",
-        "aug",
-        "sep",
-        "sept",
-        "oct",
-        "nov",
-        "dec",
-        "monday",
-        "tuesday",
-        "wednesday",
-        "thursday",
-        "friday",
-        "saturday",
-        "sunday",
-        "both",
-        "either",
-        "neither",
-        "between",
-        "from",
-        "most",
-        "least",
-        "minimum",
-        "maximum",
-        "wrong",
-        "incorrect",
-        "st",
-        "nd",
-        "rd",
-        "th",
-        "squared",
-        "cubed",
-        "factorial",
-        "point",
-        "half",
-        "halves",
-        "third",
-        "thirds",
-        "quarters",
-        "fourth",
-        "fourths",
-        "fifth",
-        "fifths",
-        "sixth",
-        "sixths",
-        "eighth",
-        "eighths",
-        "tenth",
-        "tenths",
-        "hundredth",
-        "hundredths",
-        "hundred",
-        "thousand",
-        "million",
-        "billion",
-        "trillion",
-        "never",
-        "cannot",
-        "without",
-        "except",
-        "instead",
-        "actually",
-        "rather",
-        "wait",
-        "no",
-    ]
-) | frozenset(_WORDS)
+_TAIL_BANNED = frozenset(_WORDS) | frozenset(
+    _words(
+        "or and to of out not no nor but maybe perhaps possibly if minus plus times over than more less "
+        "fewer at until through quarter dozen dozens hundreds thousands millions billions am pm a.m p.m "
+        "o'clock oclock bc ad bce ce january february march april may june july august september october "
+        "november december jan feb mar apr jun jul aug sep sept oct nov dec monday tuesday wednesday "
+        "thursday friday saturday sunday both either neither between from most least minimum maximum "
+        "wrong incorrect st nd rd th squared cubed factorial point half halves third thirds quarters "
+        "fourth fourths fifth fifths sixth sixths eighth eighths tenth tenths hundredth hundredths "
+        "hundred thousand million billion trillion never cannot without except instead actually rather "
+        "wait no "
+    )
+)
 _SINGLE_LETTER_UNITS = frozenset("mgshKCFVWAJNLlbtcΩ")
 _UNIT_WORD = re.compile(r"[^\W\d_]+(?:[-'.][^\W\d_]+)*")
 _UNIT = re.compile(
     r"(?=[^A-Za-z°'\"\u2032\u2033%‰Ω]{0,3}[A-Za-z°'\"\u2032\u2033%‰Ωµμ])(?:[^\W\d_]+|°[CFK]?|[/*×·^]|\^\{?-?[1-6]\}?|['\u2032\u2033\"%‰])*"
 )
-_NUMBER_START = re.compile(r"[-+]? ?[\d.(]|[-+] ?\(")
 _NUMBER_CHARS = re.compile(
     r"\(?[-+]? ?\(?[-+]?[\d.][\d.,\u2009]*(?:[eE][-+]?\d+)?\)?(?: ?[/÷⁄] ?\(?[-+]?[\d.][\d.,]*\)?)?"
     r"(?:[ \u2009]+\(?\d+ ?[/⁄] ?\d+\)?)?(?: ?[×*x] ?10 ?\^ ?(?:\{ ?[-+]?\d+ ?\}|[-+]?\d+))?"
