@@ -9,7 +9,8 @@ from math_verify import verify as math_verify
 from sympy import Expr, Rational, Set, Symbol
 from sympy.core.relational import Relational
 
-from reward.math_text import ASSIGNED, Split
+from reward.math_text import ASSIGNED
+from reward.math_units import Split
 from reward.numeric import parse_literal
 
 EQUALS = re.compile(r"(?<![<>!:\\])=")

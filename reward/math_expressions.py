@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from reward.extract import unwrap
 from reward.math_guard import refusal
-from reward.math_text import ASSIGNED, Split, read_unit, split_unit, to_latex
+from reward.math_text import ASSIGNED, to_latex
+from reward.math_units import Split, read_unit, split_unit
 from reward.number import prepare as prepare_number
 from reward.numeric import close_enough, parse_literal, readings
 from reward.types import Verdict, Verifier

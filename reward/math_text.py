@@ -1,4 +1,4 @@
-"""Bring a mathematical answer to the LaTeX that the parser reads well; split off what is no mathematics, the unit.
+"""Bring a mathematical answer to the LaTeX that the parser reads well.
 
 Closes the gaps of the parser: unicode roots, powers, fractions and Greek letters, `1e3`, repeating decimals, degrees in
 trigonometry, plain-text functions, leading approximately-equal signs, `x \\in`, prose lead-ins.
@@ -7,7 +7,6 @@ trigonometry, plain-text functions, leading approximately-equal signs, `x \\in`,
 import re
 import unicodedata
 from fractions import Fraction
-from typing import NamedTuple
 
 from reward.numeric import normalize_math_text
 
@@ -32,7 +31,7 @@ _SYMBOLS |= {
 }
 _SYMBOLS |= {"∞": r"\infty ", "∅": r"\emptyset ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in "}
 
-_NAMES = {
+FUNCTION_NAMES = {
     "arcsin",
     "arccos",
     "arctan",
@@ -48,8 +47,8 @@ _NAMES = {
     "log",
     "ln",
 }
-_NAMES |= {"exp", "lim", "max", "min", "gcd", "lcm", "det"}
-_FUNCTIONS = "|".join(sorted(_NAMES, key=len, reverse=True))
+FUNCTION_NAMES |= {"exp", "lim", "max", "min", "gcd", "lcm", "det"}
+_FUNCTIONS = "|".join(sorted(FUNCTION_NAMES, key=len, reverse=True))
 _PLAIN_FUNCTION = re.compile(rf"(?<![\\A-Za-z])({_FUNCTIONS})(?=[\s({{\d\\_^]|$)")
 _PLAIN_NAMES = re.compile(r"(?<![\\A-Za-z])(?:(pi|theta|alpha|beta|gamma)|(infinity|infty|inf))(?![A-Za-z])")
 _ROOT = re.compile(r"√ ?(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+(?:\.\d+)?|[A-Za-z]))|(?<!\\)sqrt ?\(([^()]*)\)")
@@ -91,100 +90,6 @@ ASSIGNED = re.compile(  # what may stand left of "=" in an answer: x, x_1, f(x),
     r"|\\(?:angle|triangle) ?[A-Z]{1,3}|[A-Z]{2,3}"
 )
 
-_PREFIXES = {"": 1, "k": 1000, "c": Fraction(1, 100), "m": Fraction(1, 1000), "d": Fraction(1, 10)}
-_LENGTHS = {f"{prefix}m": ("m", factor) for prefix, factor in _PREFIXES.items()}
-UNITS: dict[str, tuple[str, Fraction | int]] = {
-    **_LENGTHS,
-    **{"g": ("g", 1), "kg": ("g", 1000), "mg": ("g", Fraction(1, 1000)), "t": ("g", 1_000_000)},
-    **{"s": ("s", 1), "min": ("s", 60), "h": ("s", 3600), "hr": ("s", 3600), "ms": ("s", Fraction(1, 1000))},
-    **{"L": ("L", 1), "l": ("L", 1), "mL": ("L", Fraction(1, 1000)), "ml": ("L", Fraction(1, 1000))},
-    **{
-        name: (name, 1)
-        for name in [
-            "N",
-            "J",
-            "W",
-            "V",
-            "A",
-            "K",
-            "C",
-            "F",
-            "Pa",
-            "Hz",
-            "Ω",
-            "mol",
-            "ft",
-            "in",
-            "yd",
-            "mi",
-            "lb",
-            "oz",
-            "rad",
-            "°C",
-            "°F",
-            "°K",
-        ]
-    },
-    **{
-        "kN": ("N", 1000),
-        "kJ": ("J", 1000),
-        "kW": ("W", 1000),
-        "kPa": ("Pa", 1000),
-        "°": ("°", 1),
-        "degree": ("°", 1),
-    },
-}
-_SPELLED = {
-    "meter": "m",
-    "metre": "m",
-    "centimeter": "cm",
-    "centimetre": "cm",
-    "kilometer": "km",
-    "kilometre": "km",
-}
-_SPELLED |= {
-    "millimeter": "mm",
-    "millimetre": "mm",
-    "gram": "g",
-    "kilogram": "kg",
-    "second": "s",
-    "sec": "s",
-    "minute": "min",
-}
-_SPELLED |= {
-    "hour": "h",
-    "liter": "L",
-    "litre": "L",
-    "foot": "ft",
-    "feet": "ft",
-    "inch": "in",
-    "inches": "in",
-    "mile": "mi",
-}
-_SPELLED |= {
-    "newton": "N",
-    "joule": "J",
-    "watt": "W",
-    "volt": "V",
-    "kelvin": "K",
-    "radian": "rad",
-    "pound": "lb",
-    "yard": "yd",
-}
-_UNIT_TAIL = re.compile(
-    r"(?<=[\d)}\]!])(?P<gap> *)(?P<unit>(?:(?:square|cubic|sq\.?|cu\.?) )?(?:°[CFK]?|[A-Za-zΩ]+)(?: ?\^ ?\{?-?\d\}?)?"
-    r"(?: ?(?:/|\\cdot|\*|per) ?(?:°[CFK]?|[A-Za-zΩ]+)(?: ?\^ ?\{?-?\d\}?)?)*)\.?$"
-)
-_FUNCTION_WORDS = frozenset([*_NAMES, "pi", "theta", "sqrt", "frac", "infty", "or", "and", "to", "mod"])
-
-
-class Split(NamedTuple):
-    """An answer without its unit: the mathematical text, and the unit as (kind, factor), or None."""
-
-    body: str
-    unit: tuple[str, Fraction] | None
-    percent: bool
-
 
 def to_latex(text: str) -> str:
     """One spelling of the answer, still LaTeX. Expects a text that passed `math_guard.refusal`."""
@@ -224,59 +129,6 @@ def to_latex(text: str) -> str:
         text = _DEGREE.sub(r"{\\frac{\1 \\pi}{180}}", text)
     text = _CURRENCY.sub("", text)
     return re.sub(r" +", " ", text.replace("*", r" \cdot ")).strip()
-
-
-def split_unit(text: str) -> Split:
-    """Split a trailing unit or percent sign off a text from `to_latex`.
-
-    A single letter directly behind a number ("7m") is a variable, not a unit; after a space ("7 m") it is a unit.
-    """
-    if text.endswith("%"):
-        return Split(text[:-1].rstrip("\\ "), None, True)
-    if match := re.search(r" (?:percent|per cent)$", text):
-        return Split(text[: match.start()], None, True)
-    match = _UNIT_TAIL.search(text)
-    if match is None:
-        return Split(text, None, False)
-    unit = read_unit(match.group("unit"), attached=not match.group("gap"))
-    return Split(text[: match.start("gap")].strip(), unit, False) if unit else Split(text, None, False)
-
-
-def read_unit(text: str, attached: bool = False) -> tuple[str, Fraction] | None:
-    """A unit as (kind, factor to the kind's base); an unknown word is its own kind. None when it is no unit."""
-    power_words = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
-    kind, factor, sign = [], Fraction(1), 1
-    prefix_power = 1
-    for token in re.findall(r"per\b|/|[A-Za-zΩ°]+(?: ?\^ ?\{?-?\d\}?)?", text):
-        if token in ("/", "per"):
-            sign = -1
-            continue
-        name, _, exponent = token.replace(" ", "").partition("^")
-        if name.lower() in power_words:
-            prefix_power = power_words[name.lower()]
-            continue
-        power = sign * prefix_power * int(exponent.strip("{}") or 1)
-        prefix_power = 1
-        base = _base_unit(name)
-        if base is None or (attached and len(name) == 1 and name != "°"):
-            return None
-        kind.append(f"{base[0]}^{power}")
-        factor *= Fraction(base[1]) ** power
-    return (" ".join(sorted(kind)), factor) if kind else None
-
-
-def _base_unit(name: str) -> tuple[str, Fraction | int] | None:
-    if name in UNITS:
-        return UNITS[name]
-    singular = name.lower()
-    for candidate in (singular, singular.removesuffix("s")):
-        if candidate in _SPELLED:
-            return UNITS[_SPELLED[candidate]]
-        if candidate in UNITS and len(candidate) > 1:
-            return UNITS[candidate]
-    if len(name) >= 3 and singular not in _FUNCTION_WORDS:
-        return singular.removesuffix("s"), 1
-    return None
 
 
 def _greek_command(match: re.Match[str]) -> str:
