@@ -186,6 +186,17 @@ def start_ray(address: str | None) -> None:
         )
 
 
+def check_gpus(num_wanted: float) -> None:
+    """Raises ``NoWorkersLeft`` when Ray has fewer GPUs than the workers need: they would wait for ever."""
+    import ray
+
+    available = ray.cluster_resources().get("GPU", 0)
+    if num_wanted > available:
+        raise NoWorkersLeft(
+            f"the workers need {num_wanted:g} GPUs and Ray has {available:g}: lower --num-workers or --gpus-per-worker"
+        )
+
+
 def _reason(error: BaseException) -> str:
     cause = getattr(error, "cause", None)
     return str(cause if isinstance(cause, BaseException) else error)

@@ -8,7 +8,7 @@ from typing import Any
 from dataset.curate.engine import SamplingOptions, accepts_seeds
 from dataset.curate.journal import Journal
 from dataset.curate.pipeline import Progress, open_journal, run
-from dataset.curate.pool import WorkerPool, make_pool, start_ray
+from dataset.curate.pool import WorkerPool, check_gpus, make_pool, start_ray
 from dataset.curate.report import write_report
 from dataset.curate.server import ServerOptions
 from dataset.curate.settings import Settings
@@ -25,20 +25,24 @@ def resolve_auto(settings: Settings) -> Settings:
     device = settings.device
     if device == "auto":
         device = "cuda" if _num_gpus() > 0 else "cpu"
-    sampling = settings.sampling
+    num_workers, sampling = settings.num_workers, settings.sampling
+    if device == "cpu" and not settings.server_addresses and num_workers > 1:
+        print(f"on a CPU one server serves all cores: --num-workers {num_workers} becomes 1", file=sys.stderr)
+        num_workers = 1
     if sampling == "auto":
         if settings.server_addresses:
             sampling = "seeded" if accepts_seeds(settings.server_addresses[0]) else "grouped"
         else:
             sampling = "seeded" if device == "cpu" else "grouped"
-    single = len(settings.server_addresses) == 1 or (
-        not settings.server_addresses and settings.num_workers == 1
-    )
     executor = settings.executor
     if executor == "auto":
-        alone = single and not settings.ray_address and (settings.server_addresses or device == "cpu")
-        executor = "local" if alone else "ray"
-    return replace(settings, device=device, sampling=sampling, executor=executor)
+        single = len(settings.server_addresses) == 1 or (not settings.server_addresses and device == "cpu")
+        executor = "local" if single and not settings.ray_address else "ray"
+    if executor == "local" and device == "cuda" and num_workers > 1 and not settings.server_addresses:
+        raise ValueError(
+            f"--executor local starts one server, got --num-workers {num_workers}: use --executor ray"
+        )
+    return replace(settings, device=device, sampling=sampling, executor=executor, num_workers=num_workers)
 
 
 def worker_plan(settings: Settings) -> WorkerPlan:
@@ -74,6 +78,10 @@ def worker_plan(settings: Settings) -> WorkerPlan:
 
 async def measure_rows(settings: Settings, journal: Journal, progress: Progress) -> None:
     """Start the workers, measure, stop the workers; what was measured is in the journal whatever happens."""
+    if settings.executor == "ray":
+        start_ray(settings.ray_address)
+        if settings.device == "cuda" and not settings.server_addresses:
+            check_gpus(settings.num_workers * settings.gpus_per_worker)
     pool: WorkerPool = make_pool(
         worker_plan(settings),
         executor=settings.executor,

@@ -17,6 +17,7 @@ Row = dict[str, Any]
 SUFFIXES = (".parquet", ".jsonl", ".json", ".tsv")
 SPLIT_NAMES = ("train", "validation", "val", "test", "testmini", "dev")
 ROWS_PER_BATCH = 32
+CHUNK_CHARS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def read_file(path: Path) -> Iterator[Row]:
                 if line.strip():
                     yield _json_object(line, f"{path}:{number}")
     elif path.suffix == ".json":
-        yield from json.loads(path.read_text(encoding="utf-8"))
+        yield from _json_array(path)
     elif path.suffix == ".tsv":
         csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # cells hold base64 images
         with path.open(encoding="utf-8", newline="") as file:
@@ -130,6 +131,34 @@ def _is_json_array(path: Path) -> bool:
             if not character.isspace():
                 return character == "["
     return False
+
+
+def _json_array(path: Path) -> Iterator[Row]:
+    """The objects of a JSON array, one at a time: published files of this kind hold gigabytes."""
+    decoder, chunk = json.JSONDecoder(), CHUNK_CHARS
+    with path.open(encoding="utf-8") as file:
+        buffer, place = file.read(chunk), 0
+        place = buffer.index("[") + 1
+        while True:
+            while place < len(buffer) and buffer[place] in " \t\r\n,":
+                place += 1
+            if place < len(buffer):
+                if buffer[place] == "]":
+                    return
+                try:
+                    row, place = decoder.raw_decode(buffer, place)
+                except ValueError as error:  # an object cut by the end of the buffer, or a fault of the file
+                    more = file.read(chunk)
+                    if not more:
+                        raise ValueError(f"{path}: not a JSON array: {error}") from error
+                    buffer, place, chunk = buffer[place:] + more, 0, 2 * chunk
+                    continue
+                chunk = CHUNK_CHARS
+                yield row
+                continue
+            buffer, place = file.read(chunk), 0
+            if not buffer:
+                raise ValueError(f"{path}: the JSON array is not closed")
 
 
 def _json_object(line: str, place: str) -> Row:

@@ -293,6 +293,13 @@ def test_kills_lose_and_repeat_nothing(num_kills, checkpoint, engines, tmp_path)
         zygote.wait(10)
 
 
+def test_grouped_sampling_stores_all_attempts(checkpoint, engine, tmp_path):
+    command = digits_command(checkpoint, engine, tmp_path, "--sampling", "grouped", "--max-samples", "6")
+    assert main(command) == 0
+    assert [len(line["attempts"]) for line in generations_of(tmp_path)] == [10] * 6
+    assert manifest_of(tmp_path)["measurement"]["sampling"] == "grouped"
+
+
 def test_a_dead_server_ends_the_run_with_a_message_and_the_rest_can_follow(
     checkpoint, engines, engine, tmp_path, capsys
 ):
@@ -385,6 +392,18 @@ def test_wrong_settings_are_named_at_the_start(more, message, tmp_path, capsys):
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_on_a_cpu_one_server_is_started_in_this_process(monkeypatch):
+    from dataset.curate.run import resolve_auto
+
+    monkeypatch.setattr("dataset.curate.run._num_gpus", lambda: 0)
+    words = ["--model-name", "m", "--dataset-name", "unisvg", "--num-workers", "8", "--output-dir", "o"]
+    cpu = resolve_auto(settings_from(make_parser("").parse_args(words), words))
+    assert (cpu.device, cpu.num_workers, cpu.executor, cpu.sampling) == ("cpu", 1, "local", "seeded")
+    monkeypatch.setattr("dataset.curate.run._num_gpus", lambda: 8)
+    gpu = resolve_auto(settings_from(make_parser("").parse_args(words), words))
+    assert (gpu.device, gpu.num_workers, gpu.executor, gpu.sampling) == ("cuda", 8, "ray", "grouped")
 
 
 def test_list_shows_every_source_with_split_type_and_licence(capsys):

@@ -227,6 +227,23 @@ def test_split_of_a_file_name(name, split):
     assert split_of(Path(name)) == split
 
 
+@pytest.mark.parametrize("chunk", [4, 7, 64, 1 << 20])
+def test_json_arrays_are_read_piece_by_piece(chunk, tmp_path, monkeypatch):
+    import json
+
+    monkeypatch.setattr("dataset.sources.reading.CHUNK_CHARS", chunk)
+    rows = [{"q": 'a ] , { " quote', "n": [1, 2, {"x": None}]}, {}, {"long": "ü" * 300}]
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(rows, indent=1, ensure_ascii=False))
+    assert list(read_rows(Location(str(path), "train"))) == rows
+    path.write_text(json.dumps(rows)[:-1])
+    with pytest.raises(ValueError, match=r"train.json: .*(not closed|not a JSON array)"):
+        list(read_rows(Location(str(path), "train")))
+    path.write_text('[{"a": 1}, {"a": oops}]')
+    with pytest.raises(ValueError, match="not a JSON array"):
+        list(read_rows(Location(str(path), "train")))
+
+
 def test_a_split_without_files_says_what_is_there():
     with pytest.raises(FileNotFoundError, match=r"split 'validation'.*train-00000-of-00001.parquet"):
         list(read_rows(Location(str(FIXTURES / "pixmo_count"), "validation")))
