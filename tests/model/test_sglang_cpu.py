@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 
+import psutil
 import pytest
 
 import sglang_cpu
@@ -178,3 +180,33 @@ def test_a_server_that_dies_says_why(tmp_path):
         running_server(tmp_path / "absent", log_path=tmp_path / "log", timeout_seconds=120),
     ):
         pass
+
+
+@pytest.mark.slow
+def test_a_server_killed_during_its_start_leaves_no_process(checkpoint, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "sglang_cpu.launch_server",
+        "--model-path",
+        str(checkpoint),
+        "--port",
+        "1",
+    ]
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(
+            command, env={**os.environ, **sglang_environment()}, stdout=log, stderr=subprocess.STDOUT
+        )
+    deadline = time.monotonic() + 120
+    children: list[psutil.Process] = []
+    while len(children) < 3:  # scheduler, detokenizer, and multiprocessing's resource tracker
+        assert server.poll() is None, (tmp_path / "log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+        children = psutil.Process(server.pid).children(recursive=True)
+    server.kill()
+    server.wait()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    for process in alive:
+        process.kill()
+    assert not alive
