@@ -18,6 +18,7 @@ from areal.api.cli_args import MicroBatchSpec
 from areal.engine.fsdp_engine import FSDPEngine
 from areal.utils import name_resolve, names, stats_tracker
 from areal.utils.data import batched_call, concat_padded_tensors, split_padded_tensor_dict_into_mb_list
+from torch.distributed.tensor import DTensor
 
 from llavaonevision1_5 import MODEL_TYPE, shims
 from llavaonevision1_5.areal import register_with_areal
@@ -49,6 +50,7 @@ class VisionActor(FSDPEngine):
         self.loss = loss
         self.forbidden_token_ids = forbidden_token_ids
         self.max_new_tokens = max_new_tokens
+        self.gradient_norms: dict[str, float] = {}
         self.exchange_seconds = 0.0  # of the last weight update: how long generation stood still
 
     @torch.no_grad()
@@ -103,8 +105,8 @@ class VisionActor(FSDPEngine):
     def ppo_update(self, batch: list[dict[str, Any]]) -> dict[str, float]:
         """One pass over the batch in `num_minibatches` optimizer steps.
 
-        Returns `grad_norm` and `lr` of the last step and `num_skipped`, the steps left out because their gradient
-        was not finite.
+        Returns of the last step `grad_norm`, `lr` and `gradient_norms` (by block, before clipping), and `num_skipped`,
+        the steps left out because their gradient was not finite.
         """
         keys = TRAINED_KEYS + (("reference_logprobs",) if "reference_logprobs" in batch[0] else ())
         data = concat_padded_tensors(
@@ -119,7 +121,12 @@ class VisionActor(FSDPEngine):
             step = self.train_batch(minibatch, self._loss, self._loss_weight)
             num_skipped += int(step["update_successful"] == 0.0)
         self.lr_scheduler_step()
-        return {"grad_norm": step["grad_norm"], "lr": step["lr"], "num_skipped": num_skipped}
+        return {
+            "grad_norm": step["grad_norm"],
+            "lr": step["lr"],
+            "num_skipped": num_skipped,
+            "gradient_norms": self.gradient_norms,
+        }
 
     def _loss(self, policy_logprobs: torch.Tensor, entropy: torch.Tensor, inputs: dict[str, Any], **_: Any):
         """Loss of one packed micro-batch `[tokens]`, divided by its own denominator (see `_loss_weight`)."""
@@ -180,6 +187,28 @@ class VisionActor(FSDPEngine):
                 projector=self.config.freeze_projector,
             )
 
+    def optimizer_step(self) -> dict[str, float]:
+        self.gradient_norms = self._gradient_norms()
+        return super().optimizer_step()
+
+    def _gradient_norms(self) -> dict[str, float]:
+        """Gradient norm of each block of the vision tower, of the projector and of the language model.
+
+        Through the tower it can grow several times over (V-Triune, section 4.2), which is why it may be frozen.
+        """
+        squares: dict[str, torch.Tensor] = {}
+        for name, parameter in self.model.named_parameters():
+            part = _part_of_model(name)
+            squares.setdefault(part, torch.zeros((), device=self.device))
+            if parameter.grad is not None:
+                gradient = parameter.grad
+                local = gradient.to_local() if isinstance(gradient, DTensor) else gradient
+                squares[part] += local.float().square().sum()
+        total = self._sum_over_ranks(
+            torch.stack(list(squares.values()))
+        )  # each rank holds a shard of every gradient
+        return dict(zip(squares, total.sqrt().tolist(), strict=True))
+
     def _compute_logprobs_entropy(self, logits, inputs, ulysses_pad_size=0):
         """In chunks, and of the distribution that was sampled from: without the forbidden tokens."""
         labels = torch.roll(inputs["input_ids"], shifts=-1, dims=-1).squeeze(0)
@@ -234,6 +263,16 @@ def model_inputs(group: dict[str, Any]) -> dict[str, Any]:
         "attention_mask": group["attention_mask"],
         "multi_modal_input": [shared] * num_rollouts,
     }
+
+
+def _part_of_model(name: str) -> str:
+    """Where a parameter belongs: `vision_block_03`, `vision_embedding`, `projector` or `language_model`."""
+    if "visual." not in name:
+        return "language_model"
+    name = name.split("visual.", 1)[1]
+    if name.startswith("merger."):
+        return "projector"
+    return f"vision_block_{int(name.split('.')[1]):02d}" if name.startswith("blocks.") else "vision_embedding"
 
 
 def _previous(values: torch.Tensor) -> torch.Tensor:

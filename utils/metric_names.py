@@ -1,0 +1,106 @@
+"""Every metric of a training step, with one sentence: `python -m utils.metric_names` prints docs/metrics.md.
+
+A star stands for one part of a name: a source, an answer type, a reward part, a status or a version gap.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import sys
+
+ROLLOUT = {
+    "reward": "Mean total reward of the rollouts, before shaping and normalisation.",
+    "solved": "Share of rollouts with accuracy 1.",
+    "truncated": "Share of rollouts that ended at the token limit, by the engine's stop reason.",
+    "length_mean": "Mean number of generated tokens.",
+    "length_max": "Largest number of generated tokens.",
+    "parts/*": "Mean of one reward part (accuracy, format, iou, ...) over the rollouts that have it.",
+    "statuses/*": "Share of rollouts by verifier status: ok, no_answer, unparseable, timeout, crash, rejected.",
+}
+STEP = {
+    "step": "Optimizer steps done, counting from 1.",
+    "version": "Version of the weights that the batch was trained from; the step makes the next one.",
+    "groups_without_signal": "Share of groups whose rewards are all equal; they contribute exactly zero.",
+    "num_groups": "Groups (prompts) consumed.",
+    "num_rollouts": "Rollouts consumed.",
+    "num_tokens": "Generated tokens consumed: the tokens that are trained on.",
+    "num_sequence_tokens": "Prompt and generated tokens that the trainer read.",
+    "num_interruptions": "Times a weight update cut an answer of the batch in two.",
+    "gap_mean": "Mean version gap of the tokens trained on: trainer version minus version that generated the token.",
+    "gap_max": "Largest version gap; never above rollout.max_head_offpolicyness.",
+    "gap_histogram/*": "Tokens by version gap.",
+    "parity_max": "Largest |trainer - server| log-probability over tokens of the current weights.",
+    "parity_mean": "Mean of the same.",
+    "parity_tokens": "Tokens of the current weights in the batch; 0 when all are older.",
+    "loss": "Mean loss per token, as aggregated.",
+    "entropy": "Mean entropy of the policy at the generated tokens, in nats.",
+    "ratio_mean": "Mean ratio of the policy to the proximal policy; 1 before the first optimizer step of a batch.",
+    "ratio_max": "Largest ratio.",
+    "clipped_low": "Share of tokens where the lower clip decides the loss.",
+    "clipped_high": "Share of tokens where the upper clip decides the loss.",
+    "behavior_weight_mean": "Mean importance weight of the proximal over the behavior policy, after the cap.",
+    "behavior_weight_max": "Largest such weight.",
+    "behavior_capped": "Share of tokens whose weight stood above the cap.",
+    "behavior_kl": "Mean behavior minus proximal log-probability of the tokens (k1), in nats.",
+    "effective_sample_size": "Kish's effective share of tokens under the behavior weights; 1 when all weigh the same.",
+    "grad_norm": "Global gradient norm before clipping.",
+    "gradient_norms/*": "The same of one block of the vision tower, the projector or the language model.",
+    "lr": "Learning rate.",
+    "num_skipped": "Optimizer steps left out because their gradient was not finite.",
+    "buffer/submitted": "Prompts given to the rollout since the start, repetitions included.",
+    "buffer/consumed": "Groups trained on since the start.",
+    "buffer/evicted": "Groups thrown away because a token had grown too old, since the start.",
+    "buffer/dropped_without_signal": "Groups replaced by dynamic sampling, since the start.",
+    "buffer/failed": "Rollouts of a prompt that failed and were tried again, since the start.",
+    "buffer/ready": "Finished groups waiting at the end of the step.",
+    "seconds/rollout": "Time the trainer waited for a batch.",
+    "seconds/proximal": "Time of the proximal (and reference) log-probabilities.",
+    "seconds/advantages": "Time of the advantages.",
+    "seconds/update": "Time of forward, backward and optimizer.",
+    "seconds/exchange": "Time of the weight hand-over as the trainer sees it, writing included.",
+    "seconds/save": "Time of checkpoints.",
+    "seconds/evaluate": "Time of held-out evaluation.",
+    "seconds/total": "Time of the whole step.",
+    "exchange_pause": "Time that generation stood still for the weight hand-over.",
+    "tokens_per_second": "Generated tokens consumed per second of the step.",
+    "trainer_tokens_per_second": "Tokens read per second of proximal pass and update.",
+    "waiting_share": "Share of the step that the trainer waited for rollouts.",
+}
+NAMES = {
+    **{name: ROLLOUT[name] for name in ROLLOUT},
+    **{f"by_source/*/{name}": f"{sentence} One source." for name, sentence in ROLLOUT.items()},
+    **{f"by_answer_type/*/{name}": f"{sentence} One answer type." for name, sentence in ROLLOUT.items()},
+    **STEP,
+}
+
+
+def describe(name: str) -> str | None:
+    """The sentence of a flat metric name, or None for a name that nobody has explained.
+
+    >>> describe("seconds/rollout")
+    'Time the trainer waited for a batch.'
+    """
+    if name in NAMES:
+        return NAMES[name]
+    return next(
+        (text for pattern, text in NAMES.items() if "*" in pattern and fnmatch.fnmatch(name, pattern)), None
+    )
+
+
+def page() -> str:
+    """The text of docs/metrics.md."""
+    lines = [
+        "# Metrics",
+        "",
+        "One record per step in `runs/<experiment>/<trial>/metrics.jsonl`; the same numbers go to wandb and",
+        "tensorboard under the names below. This page is printed by `python -m utils.metric_names > docs/metrics.md`.",
+        "",
+        "| name | meaning |",
+        "|---|---|",
+    ]
+    lines += [f"| `{name}` | {text} |" for name, text in NAMES.items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
