@@ -125,12 +125,19 @@ class Worker:
             attempts = await self._score(sample, generations)
         except BadRow as error:
             return rejected_record(job, error.reason, str(error), sample)
+        rule = resolve(sample.answer_type, sample.spec)
         header = {
             "kind": "measured",
             "position": job.position,
             "row_number": job.row_number,
             "sample": {**sample.to_row(), "images": []},
-            "solved_threshold": resolve(sample.answer_type, sample.spec).params["solved_threshold"],
+            "solved_threshold": rule.params["solved_threshold"],
+            # As it was when this was judged: defaults may change before shards are written.
+            "reward_rule": {
+                "verifier": rule.verifier,
+                "params": dict(rule.params),
+                "weights": dict(rule.weights),
+            },
             "num_prompt_tokens": len(encoded.input_ids),
             "attempts": attempts,
             "seconds": round(time.monotonic() - started, 3),

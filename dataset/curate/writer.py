@@ -23,7 +23,6 @@ from dataset.curate.rules import drop_reason
 from dataset.curate.settings import Settings
 from dataset.curate.statistics import Statistics
 from dataset.schema import write_shard
-from reward.spec import resolve
 
 STATISTICS_COLUMNS: dict[str, pa.DataType] = {
     "pass_at_1": pa.float64(),
@@ -177,8 +176,6 @@ def atomic_write(path: Path, content: bytes) -> None:
 def curated_row(header: Mapping[str, Any], images: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The row of a shard: the sample, its statistics, and the rule it was judged by."""
     sample, statistics, attempts = header["sample"], statistics_of(dict(header)), header["attempts"]
-    spec = json.loads(sample["spec"]) if sample["spec"] else None
-    rule = resolve(sample["answer_type"], spec)
     ks = sorted(statistics.pass_at)
     return {
         **sample,
@@ -195,10 +192,7 @@ def curated_row(header: Mapping[str, Any], images: Sequence[Mapping[str, Any]]) 
         "rewards": [attempt["reward"] for attempt in attempts],
         "mean_tokens": math.fsum(attempt["num_tokens"] for attempt in attempts) / len(attempts),
         "row_number": header["row_number"],
-        "reward_rule": json.dumps(
-            {"verifier": rule.verifier, "params": dict(rule.params), "weights": dict(rule.weights)},
-            sort_keys=True,
-        ),
+        "reward_rule": json.dumps(header["reward_rule"], sort_keys=True),
     }
 
 
