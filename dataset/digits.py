@@ -30,6 +30,7 @@ NUM_WARMSTART = 300
 SCAN_SIZE = 56  # pixels; 4 tokens with 14-pixel patches merged 2x2
 CANVAS_SIZE = 112
 CANVAS_STEP = 28  # the scan's corner lies on this grid
+GROUPS = {"A": "0 1 2", "B": "3 4", "C": "5 6", "D": "7 8 9"}  # options of the multiple-choice task
 SPLITS = ("warmstart", "train", "heldout")
 STAGES = ("stage1", "stage2")
 SUMS_PER_SCAN = {"warmstart": 4, "train": 2, "heldout": 1}
@@ -97,12 +98,10 @@ def boolean_row(scan: int, label: int, generator: np.random.Generator) -> dict[s
 
 
 def choice_row(scan: int, label: int, generator: np.random.Generator) -> dict[str, Any]:
-    """Which of four; the position of the right option is uniform."""
-    others = [digit for digit in range(10) if digit != label]
-    options = generator.permutation([label, *generator.choice(others, size=3, replace=False)])
-    letter = "ABCD"[int(np.flatnonzero(options == label)[0])]
-    listed = "\n".join(f"{name}. {option}" for name, option in zip("ABCD", options, strict=True))
-    problem = f"<image>Which digit is this?\n{listed}"
+    """Which of four groups of digits. The groups are fixed: looking an option up in a list is beyond a tiny model."""
+    letter = next(name for name, group in GROUPS.items() if str(label) in group.split())
+    listed = "\n".join(f"{name}. {group}" for name, group in GROUPS.items())
+    problem = f"<image>Which group has this digit?\n{listed}"
     return _row("multiple-choice", problem, letter, [scan_png(scan)], f"It is {label}.")
 
 
@@ -112,7 +111,9 @@ def bbox_row(scan: int, label: int, generator: np.random.Generator) -> dict[str,
     left, top = (int(generator.choice(corners)) for _ in range(2))
     box = f"[{left}, {top}, {left + SCAN_SIZE}, {top + SCAN_SIZE}]"
     problem = "<image>Where is the digit? Give its box as [x1, y1, x2, y2]."
-    return _row("bbox", problem, box, [to_png_bytes(canvas_image(scan, left, top))], f"The box is {box}.")
+    row = _row("bbox", problem, box, [to_png_bytes(canvas_image(scan, left, top))], f"The box is {box}.")
+    # Without a threshold the central box, which overlaps with all others, is a comfortable answer to everything.
+    return row | {"spec": json.dumps({"eps": 0.5})}
 
 
 def sum_row(first: int, second: int) -> dict[str, Any]:

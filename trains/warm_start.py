@@ -63,7 +63,7 @@ class WarmStartConfig:
             "digits-boolean": 0.45,
             "digits-choice": 0.3,
             "digits-bbox": 0.55,
-            "digits-sum": 0.5,  # per operand; the addition itself stays right
+            "digits-sum": 0.55,  # per operand; the addition itself stays right
         }
     )
 
