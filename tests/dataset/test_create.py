@@ -280,7 +280,7 @@ def test_kills_lose_and_repeat_nothing(num_kills, checkpoint, engines, tmp_path)
 
     try:
         for i in range(num_kills):
-            assert run(kill_at=goal * (i + generator.random()) / (num_kills + 1)) == -signal.SIGKILL
+            assert run(kill_at=goal * (i + generator.random()) / (num_kills + 4)) == -signal.SIGKILL
         assert run(kill_at=None) == 0, (tmp_path / "log.txt").read_text()[-3000:]
         assert contents(broken) == contents(whole)
         positions = [r.header["position"] for _, r in Journal(journal).records() if "position" in r.header]
