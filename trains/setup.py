@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,8 @@ def build(config: Config) -> Run:
         eval_workflow=None,
         weight_meta=weight_meta,
         saver=Saver(config.saver, spec),
-        evaluator=Evaluator(config.evaluator, spec),
+        # the evaluation before training is the loop's own; AReaL's flag would add one after the first step
+        evaluator=Evaluator(replace(config.evaluator, eval_before_train=False), spec),
         recover=RecoverHandler(config.recover, spec),
         stats_logger=StatsLogger(config, spec),
         reward_pool=pool,
