@@ -131,7 +131,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
             raise UnusableResponseError(
                 f"generated media tokens {sorted(media)}" if media else "generated no token"
             )
-        completion = self._decode(response.output_tokens)
+        completion = self.tokenizer.decode(response.output_tokens, skip_special_tokens=True)  # as curation does
         score = await self.reward_pool.score(
             completion,
             list(sample.answer),
@@ -144,12 +144,6 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         )
         num_prompt, num_tokens = len(encoded.input_ids), len(encoded.input_ids) + len(response.output_tokens)
         return response, token_versions(segments, num_prompt, num_tokens), score, completion
-
-    def _decode(self, token_ids: list[int]) -> str:
-        """Text of an answer without the token that ended it."""
-        if token_ids[-1] in self.gconfig.stop_token_ids:
-            token_ids = token_ids[:-1]
-        return self.tokenizer.decode(token_ids, skip_special_tokens=False)
 
     def _group(
         self, key: int, sample: Sample, encoded: EncodedPrompt, rollouts: list[tuple]
