@@ -16,14 +16,14 @@ from pathlib import Path
 
 ROWS_PER_SHARD = 5000
 
-CHILD = """
-import json, resource, sys, time
+CHILD = r"""
+import json, re, sys, time
 from llavaonevision1_5 import tiny
 from dataset.loader import create_dataloader
 path, cache, num_batches = sys.argv[1], sys.argv[2], int(sys.argv[3])
 processor = tiny.build_processor()
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def peak():  # getrusage would report the parent's peak, which survives fork and exec
+    return int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1]) / 1024
 before, started = peak(), time.perf_counter()
 loader = create_dataloader(path, processor, batch_size=32, max_length=1024, cache_dir=cache)
 opened, opened_peak = time.perf_counter() - started, peak()

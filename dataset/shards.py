@@ -72,7 +72,7 @@ class ParquetRows:
         self.groups = np.array(groups, dtype=np.int64).reshape(-1, 3)
         self.ends = np.cumsum(self.groups[:, 2])
         self._open_file: tuple[int, int, pq.ParquetFile] | None = None  # process id, file index, handle
-        self._last_group: tuple[int, list[dict[str, Any]]] | None = None
+        self._last_group: tuple[int, pa.Table] | None = None
 
     @property
     def max_group_rows(self) -> int:
@@ -89,8 +89,9 @@ class ParquetRows:
         if self._last_group is None or self._last_group[0] != group:
             file, local_group, _ = (int(value) for value in self.groups[group])
             table = self._handle(file).read_row_group(local_group, use_threads=False)
-            self._last_group = (group, table.to_pylist())
-        return dict(self._last_group[1][row - int(self.ends[group])])  # negative: from the end of the group
+            self._last_group = (group, table)
+        table = self._last_group[1]
+        return table.slice(table.num_rows + row - int(self.ends[group]), 1).to_pylist()[0]
 
     def iter_texts(self) -> Iterator[list[dict[str, Any]]]:
         for file in self.files:

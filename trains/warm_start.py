@@ -42,7 +42,7 @@ class WarmStartConfig:
     """The supervised phase; the defaults are those of the demonstration."""
 
     seed: int = 219
-    num_clean_steps: int = 240
+    num_clean_steps: int = 360
     num_careless_steps: int = 60
     batch_size: int = 32
     learning_rate: float = 1e-3  # of the clean phase: warmed up over 30 steps, then down to 30 %
@@ -50,11 +50,11 @@ class WarmStartConfig:
     data_seed: int = 219  # of the split, as for `dataset.digits`
     shares: dict[str, float] = field(  # how often each source is drawn
         default_factory=lambda: {
-            "digits-number": 0.25,
-            "digits-boolean": 0.15,
+            "digits-number": 0.2,
+            "digits-boolean": 0.1,
             "digits-choice": 0.1,
             "digits-bbox": 0.2,
-            "digits-sum": 0.3,
+            "digits-sum": 0.4,
         }
     )
     careless: dict[str, float] = field(  # probability of a wrong label in the second phase
