@@ -1,0 +1,100 @@
+"""Reads a configuration for `python -m utils.doctor` and says in one sentence what is wrong with its text."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+PLACEHOLDER = re.compile(r"<[^>]+>|/path/to|path_to|your[-_]|TODO|CHANGE[-_ ]?ME|xxx", re.IGNORECASE)
+# Keys of AReaL's classes that this trainer does not read, with what to write instead.
+DEAD_KEYS = {
+    "enable_offload": "the trainer never moves itself off the GPU; write actor.fsdp.offload_params: true",
+    "actor.use_lora": "the policy is trained in full; weights of adapters are not handed to the servers",
+    "actor.init_from_scratch": "a policy starts from actor.path",
+    "actor.enable_tree_training": "the tree engine does not know images",
+    "gconfig.frequency_penalty": "it would change the sampled distribution but not the trainer's log-probabilities",
+    "gconfig.use_beam_search": "beams are not samples of the policy",
+    "sglang.enable_lora": "the policy is trained in full",
+    "rollout.dump_to_file": "rollouts.jsonl in the run's folder holds examples of every step",
+}
+
+
+def read_configuration(argv: list[str]) -> tuple[Any, str | None]:
+    """(configuration, None) or (None, what is wrong): unreadable file, unknown key, wrong type, value left open."""
+    from areal.api.cli_args import parse_cli_args, to_structured_cfg
+    from omegaconf import OmegaConf
+    from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+    from trains.config import Config
+
+    path = Path(argv[argv.index("--config") + 1])
+    if not path.is_file():
+        return None, f"--config {path}: there is no such file (working directory: {Path.cwd()})"
+    known = _keys(OmegaConf.to_container(OmegaConf.structured(Config)))
+    try:
+        raw, _ = parse_cli_args(argv)
+        left_open = sorted(OmegaConf.missing_keys(raw), key=lambda key: (key.count("."), key))
+        if left_open:
+            return None, f"{left_open[0]}=???: a value must be given, in {path} or as {left_open[0]}=VALUE"
+        return OmegaConf.to_object(to_structured_cfg(raw, Config)), None
+    except ConfigKeyError as error:
+        return None, _unknown_key(error.full_key, known, path)
+    except OmegaConfBaseException as error:
+        return None, f"{error.full_key}: {str(error).splitlines()[0]}"
+    except Exception as error:  # hydra's own classes share no useful parent; the first line names the key
+        return None, _override_problem(str(error).splitlines()[0], known, path)
+
+
+def _override_problem(text: str, known: set[str], path: Path) -> str:
+    override = re.search(r"Could not override '([^']+)'", text)
+    if override is None:
+        return f"{path}: {text}"
+    if override[1] in known:
+        return f"{override[1]} is not in {path}; on the command line write +{override[1]}=VALUE"
+    return _unknown_key(override[1], known, path)
+
+
+def before_paths(config: Any) -> list[str]:
+    """Placeholders and keys without effect."""
+    problems = []
+    paths = {"actor.path": config.actor.path, "train_dataset.path": config.train_dataset.path}
+    paths |= {"experiment_name": config.experiment_name, "trial_name": config.trial_name}
+    paths |= {"cluster.fileroot": config.cluster.fileroot}
+    for key, value in paths.items():
+        if PLACEHOLDER.search(str(value)):
+            problems.append(f"{key}={value!r} is a placeholder; write the real value")
+    default = type(config)  # a key counts as set when it differs from its class's default
+    for key, reason in DEAD_KEYS.items():
+        value, wanted = _get(config, key), _default(default, key)
+        if value != wanted:
+            problems.append(f"{key}={value!r} has no effect here: {reason}")
+    return problems
+
+
+def _keys(tree: Any, prefix: str = "") -> set[str]:
+    if not isinstance(tree, dict):
+        return set()
+    found = set()
+    for name, value in tree.items():
+        found |= {f"{prefix}{name}"} | _keys(value, f"{prefix}{name}.")
+    return found
+
+
+def _unknown_key(key: str, known: set[str], path: Path) -> str:
+    near = difflib.get_close_matches(key, known, 1, cutoff=0.6)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"{key} is not a key of this configuration{hint} ({path})"
+
+
+def _get(config: Any, key: str) -> Any:
+    for part in key.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def _default(kind: type, key: str) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.select(OmegaConf.structured(kind), key)
