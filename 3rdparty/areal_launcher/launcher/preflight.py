@@ -11,7 +11,7 @@ from areal.api.alloc_mode import _AllocationMode
 from areal.api.cli_args import parse_cli_args
 
 USAGE = (
-    "usage: python -m areal.launcher.{name} ENTRY.py --config CONFIG.yaml [key=value ...]\n"
+    "usage: python -m areal.launcher.{name} ENTRY.py --config CONFIG.yaml [--dry-run] [key=value ...]\n"
     "example: python -m areal.launcher.{name} trains/grpo.py --config configs/digits_cpu_stage1.yaml actor.optimizer.lr=1e-4"
 )
 
@@ -21,7 +21,7 @@ class ConfigurationError(Exception):
 
 
 def load(argv: list[str], launcher_name: str):
-    """Parse, check and prepare. Returns AReaL's `DictConfig`.
+    """Parse, check and prepare. Returns AReaL's `DictConfig`. With `--dry-run` describes the run and exits with 0.
 
     The entry script may bring a `config.py` beside it with a function `check(argv) -> None` that raises
     `ValueError` for a wrong setting; it runs here, so that a typing error costs seconds and not a model load.
@@ -29,6 +29,7 @@ def load(argv: list[str], launcher_name: str):
     Raises:
         ConfigurationError: naming the key, the value got and the value wanted.
     """
+    dry_run, argv = "--dry-run" in argv, [word for word in argv if word != "--dry-run"]
     if len(argv) < 3 or not argv[0].endswith(".py") or "--config" not in argv:
         raise ConfigurationError(USAGE.format(name=launcher_name))
     entry = Path(argv[0])
@@ -47,6 +48,11 @@ def load(argv: list[str], launcher_name: str):
         raise
     except Exception as error:  # hydra and omegaconf raise their own classes for a bad key or value
         raise ConfigurationError(f"{config_file}: {str(error).strip()}") from error
+    if dry_run:
+        from areal.launcher.dry_run import describe
+
+        print(describe(config, argv, launcher_name))
+        raise SystemExit(0)
     prepare_directories(config)
     return config
 
