@@ -22,6 +22,7 @@ from areal.api import SaveLoadMeta
 from trains.config import load
 from trains.evaluation import evaluate
 from trains.guards import SkipCounter, check_parity
+from trains.parity import probe
 from trains.report import Report, reported_failure
 from trains.setup import ResumableData, Run, build, run_directory
 
@@ -44,6 +45,7 @@ def main(argv: list[str]) -> None:
             if run.reference is not None:
                 for group, logprobs in zip(batch, run.reference.compute_logp(batch), strict=True):
                     group["reference_logprobs"] = logprobs
+            probe(rollout, batch)  # do the servers agree with these numbers?
 
         with report.phase("advantages"):
             actor.compute_advantages(batch)

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from reward import STATUSES
 from trains.actor import VisionActor
 from trains.buffer import has_signal
+from trains.parity import difference
 
 
 def batch_metrics(actor: VisionActor, batch: list[dict[str, Any]], version: int) -> dict[str, Any]:
@@ -49,8 +50,7 @@ def _facts(group: dict[str, Any], version: int) -> dict[str, Any]:
     info = group["info"][0]
     mask = group["policy_mask"].bool()
     gaps = version - group["policy_versions"][mask]
-    fresh = mask & (group["policy_versions"] == version)
-    difference = (group["proximal_logprobs"] - group["behavior_logprobs"])[fresh].abs()
+    gap_to_server = difference(group, version)
     return {
         "rollouts": [
             {
@@ -68,14 +68,14 @@ def _facts(group: dict[str, Any], version: int) -> dict[str, Any]:
         "gaps": Counter(gaps.tolist()),
         "num_sequence_tokens": int(group["attention_mask"].sum()),
         "num_interruptions": info.num_interruptions,
-        "parity_max": float(difference.max()) if len(difference) else 0.0,
-        "parity_sum": float(difference.sum()),
-        "parity_tokens": len(difference),
+        "parity_max": float(gap_to_server.max()) if len(gap_to_server) else 0.0,
+        "parity_sum": float(gap_to_server.sum()),
+        "parity_tokens": len(gap_to_server),
     }
 
 
 def _parity(groups: list[dict[str, Any]]) -> dict[str, float]:
-    """Trainer against rollout engine on tokens drawn from the current weights: there both are the same policy."""
+    """Trainer against rollout engine under the same weights (trains/parity.py)."""
     num_tokens = sum(facts["parity_tokens"] for facts in groups)
     return {
         "parity_max": max((facts["parity_max"] for facts in groups), default=0.0),

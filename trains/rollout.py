@@ -61,7 +61,17 @@ class BoundedRollout(RemoteSGLangEngine):
         del args, kwargs  # AReaL's grouping and filters: the workflow and the buffer do both
         if self._prompts is None:
             self._prompts = endless(dataloader)
-        return self.buffer.next_batch(self._prompts, workflow, self.get_version)
+        batch = self.buffer.next_batch(self._prompts, workflow, self.get_version)
+        for group in batch[
+            1:
+        ]:  # the first one is probed (trains/parity.py); images need not travel with the others
+            group["info"][0].image_data = None
+        return batch
+
+    @property
+    def server_url(self) -> str:
+        """Address of one of the servers."""
+        return f"http://{self._engine.addresses[0]}"
 
     def recover(self, version: int) -> None:
         """After a restart: count what was consumed before, or the capacity rule allows a burst of stale work."""

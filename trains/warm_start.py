@@ -6,8 +6,8 @@ A random model earns no reward, and where nothing is ever right nothing can be r
 phase comes first, on the `warmstart` split alone (300 scans that reinforcement learning never sees, nor evaluation):
 
 1. with correct labels: the model learns the tags, to read a digit, to find it, to add under the thinking prompt;
-2. with careless labels: a good part of the answers is wrong in a regular way, as from an annotator who mistakes each
-   digit for the next. The model keeps its perception but is no longer sure what to say.
+2. with careless labels: about half of the answers are wrong in a regular way, as from an annotator who mistakes each
+   digit for the next and carries one too many. The model keeps its perception but is no longer sure what to say.
 
 What comes out resembles an instruction model before reinforcement learning: able, unreliable, with right and wrong
 answers in most groups of rollouts. The same seed gives the same weights.
@@ -60,12 +60,13 @@ class WarmStartConfig:
     careless: dict[str, float] = field(  # probability of a wrong label in the second phase
         default_factory=lambda: {
             "digits-number": 0.55,
-            "digits-boolean": 0.45,
-            "digits-choice": 0.3,
+            "digits-boolean": 0.55,
+            "digits-choice": 0.5,
             "digits-bbox": 0.55,
-            "digits-sum": 0.55,  # per operand; the addition itself stays right
+            "digits-sum": 0.4,  # per operand
         }
     )
+    careless_addition: float = 0.5  # probability of a sum that is one too large, in the second phase
 
 
 @dataclass(frozen=True)
@@ -130,15 +131,16 @@ def encode_rows(processor: LLaVAOneVision1_5_Processor, rows: Sequence[dict[str,
     return examples
 
 
-def completion(example: Example, wrong: float, rng: random.Random) -> str:
+def completion(example: Example, wrong: float, wrong_addition: float, rng: random.Random) -> str:
     """The text to imitate; with probability `wrong` (for sums: per operand) it is wrong in the regular way.
 
-    >>> completion(sum_of_3_and_5, 0.0, rng)
+    >>> completion(sum_of_3_and_5, 0.0, 0.0, rng)
     '<think>3+5=8</think><answer>8</answer>'
     """
     if example.operands is not None:
         first, second = ((digit + 1) % 10 if rng.random() < wrong else digit for digit in example.operands)
-        return f"<think>{first}+{second}={first + second}</think><answer>{first + second}</answer>"
+        total = first + second + (rng.random() < wrong_addition)
+        return f"<think>{first}+{second}={total}</think><answer>{total}</answer>"
     answer = example.sample.answer[0]
     return (
         f"<answer>{mistaken(answer, example.sample.answer_type) if rng.random() < wrong else answer}</answer>"
@@ -174,7 +176,9 @@ def train(
             group["lr"] = learning_rate(step, config)
         sources = rng.choices(list(config.shares), list(config.shares.values()), k=config.batch_size)
         batch = [rng.choice(by_source[source]) for source in sources]
-        texts = [completion(e, 0.0 if is_clean else config.careless[e.sample.source], rng) for e in batch]
+        wrong = dict.fromkeys(config.careless, 0.0) if is_clean else config.careless
+        wrong_addition = 0.0 if is_clean else config.careless_addition
+        texts = [completion(e, wrong[e.sample.source], wrong_addition, rng) for e in batch]
         loss = completion_loss(model, processor.tokenizer, [e.prompt for e in batch], texts)
         optimizer.zero_grad()
         loss.backward()

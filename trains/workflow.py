@@ -55,6 +55,7 @@ class GroupInfo:
     lengths: list[int]  # generated tokens
     num_interruptions: int  # requests that a weight update cut in two
     completion: str = field(repr=False)  # the first rollout's text, for the log
+    image_data: list[str] | None = field(default=None, repr=False)  # base64 images, on the probed group alone
 
 
 class UnusableResponseError(RuntimeError):
@@ -131,7 +132,9 @@ class VisionRolloutWorkflow(RolloutWorkflow):
             raise UnusableResponseError(
                 f"generated media tokens {sorted(media)}" if media else "generated no token"
             )
-        completion = self.tokenizer.decode(response.output_tokens, skip_special_tokens=True)  # as curation does
+        completion = self.tokenizer.decode(
+            response.output_tokens, skip_special_tokens=True
+        )  # as curation does
         score = await self.reward_pool.score(
             completion,
             list(sample.answer),
@@ -183,6 +186,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
                     lengths=lengths,
                     num_interruptions=num_interruptions,
                     completion=rollouts[0][-1],
+                    image_data=encoded.image_data,
                 )
             ],
         }

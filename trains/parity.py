@@ -1,0 +1,64 @@
+"""Do trainer and rollout engine still compute the same policy? Asked of the servers at every step.
+
+Fresh tokens alone cannot tell: when generation runs ahead, every token trained on is a few versions old. So one group
+of each step is scored again by a server under the weights it has now, which are the trainer's, and compared with the
+proximal log-probabilities. It costs one prefill of a few sequences.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import requests
+import torch
+
+from trains.rollout import BoundedRollout
+
+NUM_SEQUENCES = 2  # of the probed group
+TIMEOUT_SECONDS = 600.0
+
+
+def probe(rollout: BoundedRollout, batch: list[dict[str, Any]]) -> None:
+    """Add `server_logprobs` `[NUM_SEQUENCES, seq]` to the groups of the batch that still carry their images.
+
+    Aligned with `proximal_logprobs`: position t holds the log-probability of token t + 1. Must be called before the
+    weights change. Raises `requests.HTTPError` when the server refuses the request.
+    """
+    for group in batch:
+        info = group["info"][0]
+        if info.image_data is not None:
+            group["server_logprobs"] = _score(rollout.server_url, group, info.image_data)
+
+
+def difference(group: dict[str, Any], version: int) -> torch.Tensor:
+    """|trainer - server| per token, 1-D: of the probed sequences, and of tokens drawn from the current weights."""
+    mask = group["policy_mask"].bool()
+    fresh = mask & (group["policy_versions"] == version)
+    differences = [(group["proximal_logprobs"] - group["behavior_logprobs"])[fresh]]
+    if "server_logprobs" in group:
+        server = group["server_logprobs"].to(mask.device)
+        rows = slice(len(server))
+        differences.append((group["proximal_logprobs"][rows] - server)[mask[rows]])
+    return torch.cat(differences).abs()
+
+
+def _score(url: str, group: dict[str, Any], image_data: list[str]) -> torch.Tensor:
+    ids, lengths = group["input_ids"], group["attention_mask"].sum(-1).tolist()
+    num_prompt = int(group["loss_mask"][0].argmax())
+    rows = range(min(NUM_SEQUENCES, len(ids)))
+    payload = {
+        "input_ids": [ids[row, : lengths[row]].tolist() for row in rows],
+        "sampling_params": {"max_new_tokens": 1, "temperature": 1.0},
+        "return_logprob": True,
+        "logprob_start_len": num_prompt - 1,
+    }
+    if image_data:
+        payload["image_data"] = [image_data for _ in rows]
+    response = requests.post(f"{url}/generate", json=payload, timeout=TIMEOUT_SECONDS)
+    response.raise_for_status()
+    scored = torch.zeros(len(rows), ids.shape[1])
+    for row, answer in zip(rows, response.json(), strict=True):
+        # one entry per token from logprob_start_len on; the first has no predecessor and no value
+        values = [entry[0] for entry in answer["meta_info"]["input_token_logprobs"]][1:]
+        scored[row, num_prompt - 1 : num_prompt - 1 + len(values)] = torch.tensor(values)
+    return scored
