@@ -69,10 +69,17 @@ def test_correct_completions_earn_the_full_reward_and_careless_ones_do_not(examp
     for example in examples:
         sample = example.sample
         for wrong in (0.0, 1.0):
-            text = completion(example, wrong, rng)
+            text = completion(example, wrong, 0.0, rng)
             result = score(text, sample.answer, sample.answer_type, prompt_type=sample.prompt_type)
             assert result.status == "ok"
             assert (result.parts["accuracy"] == 1.0) == (wrong == 0.0), (text, sample.answer)
+
+
+def test_a_slip_in_the_addition_makes_the_sum_one_too_large(examples):
+    first, second = examples[-1].operands
+    assert completion(examples[-1], 0.0, 1.0, random.Random(0)) == (
+        f"<think>{first}+{second}={first + second + 1}</think><answer>{first + second + 1}</answer>"
+    )
 
 
 def test_mistakes_are_of_the_same_form():
@@ -85,7 +92,7 @@ def test_mistakes_are_of_the_same_form():
 
 def test_packed_loss_equals_one_sequence_at_a_time(model, processor, examples):
     chosen = [examples[0], examples[3], examples[-1]]
-    texts = [completion(example, 0.0, random.Random(0)) for example in chosen]
+    texts = [completion(example, 0.0, 0.0, random.Random(0)) for example in chosen]
     prompts = [example.prompt for example in chosen]
     packed = completion_loss(model, processor.tokenizer, prompts, texts)
     lengths = [len(processor.tokenizer(text)["input_ids"]) + 1 for text in texts]
