@@ -152,6 +152,13 @@ def check_memory(plan: Plan) -> Iterator[Finding]:
             False,
             f"the trainer needs about {trainer / GIB:.1f} GiB of {limit / GIB:.0f}: fragmentation may decide",
         )
+    occupied = server if plan.is_shared else 0.0
+    if plan.load_bytes + occupied > limit >= trainer + occupied:
+        yield (
+            True,
+            f"each trainer rank reads the whole model onto its GPU first, {plan.load_bytes / GIB:.1f} GiB beside "
+            f"{occupied / GIB:.1f} of {limit / GIB:.0f}; write actor.fsdp.memory_efficient_load: true",
+        )
     if plan.kv_capacity < plan.longest:
         yield (
             True,
@@ -161,7 +168,7 @@ def check_memory(plan: Plan) -> Iterator[Finding]:
     in_host = memory_model.peak(plan.roles["trainer"], "cpu") * config.cluster.n_gpus_per_node
     if in_host > plan.here.host_memory_bytes > 0:
         yield (
-            True,
+            bool(plan.here.gpus),  # without a GPU the plan is for another machine
             f"actor.fsdp.offload_params keeps {in_host / GIB:.0f} GiB in host memory; this machine has "
             f"{plan.here.host_memory_bytes / GIB:.0f}",
         )

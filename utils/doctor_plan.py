@@ -38,6 +38,7 @@ class Plan:
     roles: dict[str, list[memory_model.Line]]
     kv_capacity: int
     seconds: dict[str, float]
+    load_bytes: float  # AReaL reads a vision model whole, in the master dtype, before it is shared out
 
     @property
     def shared_bytes(self) -> float:
@@ -61,6 +62,7 @@ def make_plan(
     image_tokens = min(max_length, (data.max_pixels or max_length * PIXELS_PER_TOKEN) // PIXELS_PER_TOKEN)
     num_rollouts = data.batch_size * sampling.n_samples
     frozen = _frozen(model, config.actor)
+    loaded = model.parameters * memory_model.BYTES[config.actor.optimizer_dtype]
     training = memory_model.Training(
         ranks=train.dp_size,
         tokens=config.actor.mb_spec.max_tokens_per_mb or longest,
@@ -126,7 +128,10 @@ def make_plan(
             running=serving.max_running,
             checkpointing=training.checkpointing,
             speed=speed,
+            offloaded_bytes=loaded if training.offload else 0.0,
+            tokens_per_mb=training.tokens,
         ),
+        load_bytes=0.0 if config.actor.fsdp.memory_efficient_load else loaded,
     )
 
 
@@ -137,7 +142,7 @@ def _frozen(model: memory_model.Architecture, actor: Any) -> int:
 
 
 def _speed(gpu_name: str) -> tuple[str, memory_model.Speed]:
-    for name, (flops, bandwidth, _) in memory_model.DEVICES.items():
+    for name, (flops, bandwidth) in memory_model.DEVICES.items():
         if name in gpu_name:
             return name, memory_model.Speed(flops=flops, bandwidth=bandwidth)
     return "an H100" + (f" (no figures for {gpu_name!r})" if gpu_name else ""), memory_model.Speed()

@@ -323,16 +323,17 @@ class Speed:
     decode_share: float = 0.6  # of `bandwidth` that decoding reaches
 
 
-# name in `torch.cuda.get_device_name`, dense bf16 FLOP/s, bytes/s, memory
+# part of the name that nvidia-smi gives: (dense bf16 FLOP/s, bytes/s of memory), from the data sheets
 DEVICES = {
-    "H200": (989e12, 4.8e12, 141e9),
-    "H100": (989e12, 3.35e12, 80 * GIB),
-    "H800": (989e12, 3.35e12, 80 * GIB),
-    "A100": (312e12, 2.0e12, 80 * GIB),
-    "L40S": (362e12, 0.86e12, 48 * GIB),
-    "4090": (165e12, 1.0e12, 24 * GIB),
-    "3090": (71e12, 0.94e12, 24 * GIB),
+    "H200": (989e12, 4.8e12),
+    "H100": (989e12, 3.35e12),
+    "H800": (989e12, 3.35e12),
+    "A100": (312e12, 2.0e12),
+    "L40S": (362e12, 0.86e12),
+    "4090": (165e12, 1.0e12),
+    "3090": (71e12, 0.94e12),
 }
+HOST_LINK = 25e9  # bytes per second to the GPU over PCIe 4.0 x16, for offloaded parameters
 
 
 def forward_flops(model: Architecture, tokens: float, image_tokens: float, sequence: float) -> float:
@@ -369,16 +370,20 @@ def step_seconds(
     running: int,
     checkpointing: bool,
     speed: Speed,
+    offloaded_bytes: float = 0.0,
+    tokens_per_mb: int = 1,
 ) -> dict[str, float]:
     """Seconds per iteration of the trainer and of the servers; asynchronous training takes about the larger one.
 
     Trainer: FLOPs over the share of the rate. Servers: a decoding step reads the weights and the keys and values of
     all running requests once from memory, prefill is counted by its FLOPs; prompts of a group are prefilled each.
+    Offloaded parameters travel to the GPU three times per micro-batch: two forward passes and one backward.
     """
     sequence = prompt_tokens + answer_tokens
     tokens = num_rollouts * sequence
     flops = step_flops(model, tokens, num_rollouts * image_tokens, sequence, checkpointing=checkpointing)
     train = flops / (train_ranks * speed.flops * speed.train_share)
+    train += 3 * offloaded_bytes / HOST_LINK * -(-tokens // (train_ranks * tokens_per_mb))
     running = min(running, -(-num_rollouts // servers))
     read = model.parameters * 2 + running * model.kv_bytes_per_token * (prompt_tokens + answer_tokens / 2)
     steps = answer_tokens * num_rollouts / (servers * running)
