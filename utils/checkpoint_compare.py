@@ -1,0 +1,102 @@
+"""Greedy answers and log-probabilities of two checkpoint folders on the same prompts: text, one image, two images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+IMAGE_SIDE = 112  # pixels; small enough for any size of model on a CPU
+QUESTIONS = {
+    "text": "What is 12 + 30?",
+    "one image": "<image>What is shown?",
+    "two images": "<image><image>Compare them.",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One prompt: tokens scored, largest |difference| of their log-probabilities in nats, equality of greedy text."""
+
+    prompt: str
+    num_tokens: int
+    max_difference: float
+    same_text: bool
+
+
+def compare(first: str | Path, second: str | Path, *, new_tokens: int = 32) -> list[Comparison]:
+    """Load both folders in turn (never both at once) and compare. The first folder's greedy answers are the text that
+    both score. An exported folder runs through this package's code here: what is compared is weights, configuration
+    and processor, not the published remote code.
+    """
+    answers, scores = _run(Path(first), new_tokens, None)
+    other_answers, other_scores = _run(Path(second), new_tokens, answers)
+    return [
+        Comparison(
+            name,
+            len(scores[name]),
+            float((scores[name] - other_scores[name]).abs().max()),
+            answers[name] == other_answers[name],
+        )
+        for name in QUESTIONS
+    ]
+
+
+@torch.no_grad()
+def _run(
+    folder: Path, new_tokens: int, forced: dict[str, list[int]] | None
+) -> tuple[dict[str, list[int]], dict[str, torch.Tensor]]:
+    from dataset.encode import encode_prompt
+    from llavaonevision1_5.modeling import LLaVAOneVision1_5_ForConditionalGeneration
+
+    model = LLaVAOneVision1_5_ForConditionalGeneration.from_pretrained(folder, dtype="auto").eval()
+    processor = _processor(folder)
+    answers, scores = {}, {}
+    for name in QUESTIONS:
+        prompt = encode_prompt(processor, _sample(name))
+        ids = torch.tensor([prompt.input_ids])
+        pixels = prompt.multi_modal_input
+        mask = torch.ones_like(ids)
+        output = model.generate(
+            ids, attention_mask=mask, **pixels, max_new_tokens=new_tokens, do_sample=False
+        )
+        answers[name] = output[0, ids.shape[1] :].tolist()
+        answer = (forced or answers)[name]
+        whole = torch.tensor([prompt.input_ids + answer])
+        logits = model(whole, **pixels).logits[0, ids.shape[1] - 1 : -1].float()
+        scores[name] = logits.log_softmax(-1).gather(-1, torch.tensor(answer)[:, None]).squeeze(-1)
+    return answers, scores
+
+
+def _processor(folder: Path) -> Any:
+    """The folder's tokenizer and image settings in our processor class, whatever class its files name."""
+    from llavaonevision1_5.processing import LLaVAOneVision1_5_Processor
+
+    return LLaVAOneVision1_5_Processor.from_pretrained(folder)
+
+
+def _sample(name: str) -> Any:
+    from PIL import Image
+
+    from dataset.images import to_png_bytes
+    from utils.sample import Sample
+
+    problem = QUESTIONS[name]
+    pictures = []
+    for number in range(problem.count("<image>")):
+        ramp = torch.arange(IMAGE_SIDE**2 * 3).reshape(IMAGE_SIDE, IMAGE_SIDE, 3) * (7 + 4 * number) % 256
+        picture = Image.fromarray(ramp.to(torch.uint8).numpy())
+        pictures.append({"bytes": to_png_bytes(picture), "path": None})
+    return Sample(
+        id=name,
+        images=tuple(pictures),
+        problem=problem,
+        answer=("42",),
+        problem_type="check",
+        answer_type="any",
+        source="check",
+        prompt_type="answer",
+        spec=None,
+    )
