@@ -4,6 +4,7 @@
 in the caller's own process. `reward.score` and `reward.pool.RewardPool.score` choose between the two.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -14,6 +15,8 @@ from reward.extract import MAX_COMPLETION_CHARS, Extraction, extract
 from reward.registry import VERIFIERS
 from reward.spec import Rule, resolve
 from reward.types import RewardOutput, Status, Verdict
+
+logger = logging.getLogger(__name__)
 
 NO_ANSWER = Verdict(
     0.0, "no_answer", trace=("no <answer>...</answer> and no \\boxed{...} after the thinking",)
@@ -69,7 +72,9 @@ def score_quick(
     rule, references = checked_inputs(completion, answer, answer_type, prompt_type, spec, progress)
     verifier = VERIFIERS[rule.verifier]
     if not verifier.isolated:
-        return score_local(
+        return _score_inline(
+            rule,
+            references,
             completion,
             answer,
             answer_type,
@@ -86,6 +91,23 @@ def score_quick(
     if verdict is None:
         return None
     return finish(verdict, completion, extraction, rule, problem_type, prompt_type, num_tokens)
+
+
+def _score_inline(rule: Rule, references: tuple[str, ...], *arguments: Any, **options: Any) -> RewardOutput:
+    """`score_local`, with a verifier's own mistake about the model's answer counted as a crash, as in a worker."""
+    for reference in references:
+        prepared_reference(
+            rule.verifier, reference, rule.params_key
+        )  # from here on nothing of ours may raise
+    try:
+        return score_local(*arguments, **options)
+    except Exception as error:
+        if isinstance(error, ValueError) and str(error).startswith("spec."):
+            raise
+        logger.exception("verifier %s raised on a model's answer; it scores 0", rule.verifier)
+        completion, _, answer_type = arguments
+        kept = {name: options[name] for name in ("problem_type", "prompt_type", "spec", "num_tokens")}
+        return failed("crash", completion, answer_type, **kept)
 
 
 def failed(
@@ -168,7 +190,8 @@ def finish(  # noqa: PLR0917
     solved = parts["accuracy"] >= rule.params["solved_threshold"]
     if think_bbox.applies(problem_type, prompt_type, rule):
         parts["think_bbox"] = think_bbox.think_bbox_score(completion) if solved else 0.0
-    total = weighted(parts, rule, solved)
+    # Parts of a verifier that never came to a judgement do not exist; that is not an error of the spec.
+    total = weighted(parts, rule, solved) if verdict.status == "ok" or "accuracy" in rule.weights else 0.0
     for name, penalty in shaping.penalties(completion, num_tokens, rule.params).items():
         parts[name] = penalty
         total += penalty

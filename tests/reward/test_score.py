@@ -235,3 +235,22 @@ def test_synchronous_score_reaches_workers():
     assert (output.total, output.status) == (1.0, "ok")
     with pytest.raises(ValueError, match="answer"):
         reward.score("<answer>5</answer>", "???", "math-expressions")
+
+
+def test_weights_on_a_verifiers_own_part_alone_do_not_make_a_bad_answer_an_error():
+    spec = {"weights": {"iou": 1.0}}
+    assert reward.score("<answer>[0, 0, 10, 10]</answer>", "[0, 0, 10, 10]", "bbox", spec=spec).total == 1.0
+    for completion in ("no tags", "<answer>no box</answer>", "<answer>[9, 9, 1, 1]</answer>"):
+        assert reward.score(completion, "[0, 0, 10, 10]", "bbox", spec=spec).total == 0.0
+
+
+def test_a_verifier_that_raises_on_an_answer_scores_a_crash(monkeypatch):
+    from reward import number
+    from reward.registry import VERIFIERS
+
+    def broken(extracted, prepared, params):
+        raise ValueError("a mistake of ours about the model's answer")
+
+    monkeypatch.setitem(VERIFIERS, "number", number.VERIFIER._replace(verify=broken))
+    output = reward.score("<answer>7</answer>", "7", "number")
+    assert (output.total, output.status) == (0.0, "crash")
