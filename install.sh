@@ -97,13 +97,13 @@ say "checking that the stack imports"
 .venv/bin/python -W ignore - "$profile" <<'PYTHON' || die "the installed stack does not import; see above"
 import importlib, sys
 profile = sys.argv[1]
-names = ["torch", "torchvision", "transformers", "datasets", "areal", "areal.launcher", "sglang", "llavaonevision1_5.modeling",
+names = ["torch", "torchvision", "transformers", "datasets", "areal", "areal.launcher", "llavaonevision1_5.modeling",
          "math_verify", "Levenshtein", "cairosvg", "skimage", "wandb", "yaml"]
-names += ["sglang_cpu"] if profile == "cpu" else ["flash_attn", "sgl_kernel"]
+names += ["sglang_cpu", "sglang"] if profile == "cpu" else ["flash_attn", "sgl_kernel", "sglang"]
 for name in names:
     if name == "sglang" and profile == "cpu":
         from sglang_cpu import stand_ins
-        stand_ins.install()  # as its launch script does, just before SGLang is imported
+        stand_ins.install()  # as its launch script does, just before SGLang is imported; it comes last
     module = importlib.import_module(name)
     if "." not in name and hasattr(module, "__version__"):
         print(f"  {name} {module.__version__}")
