@@ -201,13 +201,14 @@ def main(argv: list[str] | None = None) -> int:
     args = _parse(argv)
     ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k < args.attempts]
     ks.append(args.attempts)
-    args.output.mkdir(parents=True, exist_ok=True)
+    from dataset.curate.pool import NoWorkersLeft
+
     try:
+        rows = read_samples(find_files(args.data), args.max_samples)
+        args.output.mkdir(parents=True, exist_ok=True)
         with (args.output / "attempts.jsonl").open("w") as sink:
-            records, num_rejected = asyncio.run(
-                measure(args, read_samples(args.data, args.max_samples), sink)
-            )
-    except FileNotFoundError as error:
+            records, num_rejected = asyncio.run(measure(args, rows, sink))
+    except (FileNotFoundError, NoWorkersLeft) as error:
         print(f"evaluate_offline: {error}", file=sys.stderr)
         return 1
     if not records:
