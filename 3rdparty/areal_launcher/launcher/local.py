@@ -12,8 +12,10 @@ import sys
 
 from areal.infra.launcher import local as areal_local
 from areal.infra.platforms import current_platform
+from areal.infra.utils import launcher as areal_launcher_utils
 from areal.infra.utils.launcher import JobException
 from areal.launcher import preflight, supervisor
+from areal.utils import fs, name_resolve
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,6 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     if not current_platform.device_control_env_var:
         # AReaL writes `NAME=devices` before each command; on CPU its name is empty.
         current_platform.device_control_env_var = "AREAL_CPU_SLOTS"
+    for module in (areal_local, areal_launcher_utils, name_resolve, fs):
+        module.logger.setLevel("ERROR")  # the console is for the trainer's progress and for what went wrong
     areal_local.LocalLauncher = supervisor.SupervisedLauncher
     areal_local.wait_llm_server_addrs = supervisor.wait_for_servers
     sys.argv = [sys.argv[0], *map(shlex.quote, argv)]  # AReaL pastes sys.argv into its command strings
@@ -53,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         if supervisor.SupervisedLauncher.active is not None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave processes behind
             supervisor.SupervisedLauncher.active.stop_all()
+            supervisor.SupervisedLauncher.active = None
     return status
 
 

@@ -12,7 +12,7 @@ from areal.api.cli_args import parse_cli_args
 
 USAGE = (
     "usage: python -m areal.launcher.{name} ENTRY.py --config CONFIG.yaml [--dry-run] [key=value ...]\n"
-    "example: python -m areal.launcher.{name} trains/grpo.py --config configs/digits_cpu_stage1.yaml actor.optimizer.lr=1e-4"
+    "example: python -m areal.launcher.{name} trains/grpo.py --config configs/digits_cpu_stage1.yaml seed=1"
 )
 
 

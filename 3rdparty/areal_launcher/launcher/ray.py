@@ -1,4 +1,4 @@
-"""`python -m areal.launcher.ray ENTRY.py --config CONFIG.yaml [key=value ...]`: AReaL's Ray launcher after our checks."""
+"""`python -m areal.launcher.ray ENTRY.py --config CONFIG.yaml [key=value ...]`: AReaL's launcher after our checks."""
 
 from __future__ import annotations
 

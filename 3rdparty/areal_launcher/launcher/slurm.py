@@ -1,4 +1,4 @@
-"""`python -m areal.launcher.slurm ENTRY.py --config CONFIG.yaml [key=value ...]`: AReaL's Slurm launcher after our checks."""
+"""`python -m areal.launcher.slurm ENTRY.py --config CONFIG.yaml [key=value ...]`: AReaL's, after our checks."""
 
 from __future__ import annotations
 

@@ -49,6 +49,7 @@ class SupervisedLauncher(areal_local.LocalLauncher):
     def __init__(self, experiment_name: str, trial_name: str, fileroot: str):
         # Orphans of a killed job are handed to this process, so that `stop_all` finds them.
         _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._not_ours = {process.pid for process in psutil.Process().children(recursive=True)}
         self.failure: str | None = None
         self.status = 0
         super().__init__(experiment_name, trial_name, fileroot)
@@ -88,7 +89,7 @@ class SupervisedLauncher(areal_local.LocalLauncher):
                     stdout=sink,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,  # Ctrl-C on the terminal reaches the launcher alone
-                    preexec_fn=_die_with_parent,
+                    preexec_fn=_die_with_parent,  # noqa: PLW1509 -- this process has one thread
                 )
             index = self._job_counter[job_name]
             self._job_counter[job_name] += 1
@@ -166,11 +167,11 @@ class SupervisedLauncher(areal_local.LocalLauncher):
                     print(line, flush=True)
 
     def stop_all(self, signal=None):
-        """End every process below this one: SIGTERM, `GRACE_SECONDS`, SIGKILL. Nothing stays behind."""
+        """End every process that came to stand below this one: SIGTERM, `GRACE_SECONDS`, SIGKILL."""
         del signal
         me = psutil.Process()
         for sign in ("terminate", "kill"):
-            processes = me.children(recursive=True)
+            processes = [p for p in me.children(recursive=True) if p.pid not in self._not_ours]
             for process in processes:
                 try:
                     getattr(process, sign)()
