@@ -31,7 +31,7 @@ STEP = {
     "gap_histogram/*": "Tokens by version gap.",
     "parity_max": "Largest |trainer - server| log-probability under the same weights, over probed and fresh tokens.",
     "parity_mean": "Mean of the same.",
-    "parity_tokens": "Tokens compared: those of the group that a server scores again, and those of the current weights.",
+    "parity_tokens": "Tokens compared: of the group that a server scores again, and of the current weights.",
     "loss": "Mean loss per token, as aggregated.",
     "entropy": "Mean entropy of the policy at the generated tokens, in nats.",
     "ratio_mean": "Mean ratio of the policy to the proximal policy; 1 before the first optimizer step of a batch.",

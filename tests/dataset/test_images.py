@@ -47,7 +47,9 @@ def test_exif_orientation_is_applied_to_pixels_and_size():
     assert decoded.getpixel((0, 20)) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16", "LA", "RGBA"])
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16", "LA", "RGBA"]
+)
 def test_every_mode_becomes_rgb(mode):
     image = Image.new(mode, (30, 20))
     assert decode_image(image).mode == "RGB"
@@ -69,7 +71,9 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped():
     assert len(set(values)) > 50
 
 
-@pytest.mark.parametrize("record", [b"", b"no image", {"bytes": None, "path": None}, {"bytes": None, "path": "/no"}, 7])
+@pytest.mark.parametrize(
+    "record", [b"", b"no image", {"bytes": None, "path": None}, {"bytes": None, "path": "/no"}, 7]
+)
 def test_unusable_images_name_the_sample(record):
     with pytest.raises(ImageError, match="sample set/7"):
         decode_image(record, "set/7")
