@@ -98,7 +98,7 @@ def check_devices(plan: Plan) -> Iterator[Finding]:
                 f"{allocation}: {plan.server_gpus} server GPUs on nodes of {per_node}: the launchers give whole nodes "
                 f"to servers and to trainers; wanted a multiple of {per_node}",
             )
-    elif plan.is_shared and needed != 2 * plan.num_gpus:
+    elif needed > plan.num_gpus and not plan.is_shared and not plan.is_cpu:
         yield (
             True,
             f"{allocation} uses {needed} GPUs, cluster.n_gpus_per_node={per_node}: wanted {needed}, or half of it to "

@@ -100,7 +100,7 @@ def make_plan(
         train_gpus=train.world_size,
         num_gpus=num_gpus,
         is_cpu=is_cpu,
-        is_shared=not is_cpu and generation.world_size + train.world_size > num_gpus,
+        is_shared=not is_cpu and generation.world_size + train.world_size == 2 * num_gpus,
         longest=longest,
         prompt_tokens=prompt_tokens,
         answer_tokens=answer_tokens,
