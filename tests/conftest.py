@@ -1,5 +1,6 @@
 """Fixtures shared by several folders of tests: a tiny random checkpoint and the digits data, built once."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -31,3 +32,12 @@ def digits_data(tmp_path_factory) -> Path:
         check=True,
     )
     return path
+
+
+@pytest.fixture(autouse=True)
+def loggers_below_the_root():
+    """AReaL replaces the root logger at each of its own; ours would then speak where `caplog` does not listen."""
+    for name, module in list(sys.modules.items()):
+        logger = getattr(module, "logger", None)
+        if name.split(".")[0] in ("dataset", "reward", "utils") and isinstance(logger, logging.Logger):
+            logger.parent, logger.disabled = logging.getLogger(), False

@@ -147,6 +147,7 @@ def test_statistics_recomputed_from_the_stored_generations_agree_exactly(finishe
 
 def test_the_stored_rewards_are_those_of_reward_score(finished):
     from reward import score
+    from utils.sample import parse_spec
 
     for line in generations_of(finished)[:12]:
         sample = line["sample"]
@@ -157,6 +158,7 @@ def test_the_stored_rewards_are_those_of_reward_score(finished):
                 sample["answer_type"],
                 problem_type=sample["problem_type"],
                 prompt_type=sample["prompt_type"],
+                spec=parse_spec(sample["spec"]),
                 num_tokens=attempt["num_tokens"],
             )
             assert output.total == attempt["reward"]

@@ -85,7 +85,7 @@ def test_too_long_rows_are_dropped_and_counted_and_none_fails(load, tmp_path, pr
     write_shard(tmp_path / "a.parquet", rows)
     lengths = {row["id"]: len(encode_prompt(processor, Sample.from_row(row)).input_ids) for row in rows}
     limit = sorted(lengths.values())[11]
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="dataset.loader"), caplog.at_level(logging.INFO):
         kept = ids(load(str(tmp_path / "a.parquet"), processor, max_length=limit))
     assert sorted(kept) == sorted(name for name, length in lengths.items() if length <= limit)
     assert f"12 rows, 8 dropped (over {limit} prompt tokens)" in caplog.text
