@@ -258,11 +258,14 @@ def model_inputs(group: dict[str, Any]) -> dict[str, Any]:
     images = group["images"][0]
     num_rollouts = len(group["input_ids"])
     shared = {} if len(images["pixel_values"]) == 0 else images
-    return {
+    inputs = {
         "input_ids": group["input_ids"],
         "attention_mask": group["attention_mask"],
         "multi_modal_input": [shared] * num_rollouts,
     }
+    if "mm_token_type_ids" in group:
+        inputs["mm_token_type_ids"] = group["mm_token_type_ids"]
+    return inputs
 
 
 def _part_of_model(name: str) -> str:

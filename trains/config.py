@@ -204,6 +204,17 @@ def _check_batch(config: Config) -> None:
             f"rollout.max_head_offpolicyness={config.rollout.max_head_offpolicyness}: wanted 0 (synchronous) or more"
         )
 
+    longest = (config.train_dataset.max_length or 0) + config.gconfig.max_new_tokens
+    if (
+        config.actor.mb_spec.max_tokens_per_mb is not None
+        and longest > config.actor.mb_spec.max_tokens_per_mb
+    ):
+        raise ValueError(
+            f"train_dataset.max_length={config.train_dataset.max_length} + gconfig.max_new_tokens="
+            f"{config.gconfig.max_new_tokens} exceed actor.mb_spec.max_tokens_per_mb="
+            f"{config.actor.mb_spec.max_tokens_per_mb}: one sequence must fit a micro-batch"
+        )
+
 
 def _check_paths(config: Config) -> None:
     model = Path(config.actor.path)

@@ -9,6 +9,7 @@ The group is a dict of tensors, padded on the right to the longest rollout of th
     logprobs        [G, seq] float32     behavior log-probability of token t under the weights that drew it; else 0
     versions        [G, seq] int32       version of those weights; -1 on the prompt and the padding
     rewards         [G] float32          total reward of each rollout
+    mm_token_type_ids [G, seq] int64     1 on image tokens; where the processor makes it (Qwen-VL needs it)
     images          [1] list             {"pixel_values" [num_patches, dim], "image_grid_thw" [num_images, 3]}, one
                                          pair per prompt and not per rollout; empty tensors for text-only prompts
     info            [1] list             GroupInfo: everything that is reported but not computed with
@@ -162,7 +163,12 @@ class VisionRolloutWorkflow(RolloutWorkflow):
             return torch.tensor([row + [fill] * (seq - len(row)) for row in rows], dtype=dtype)
 
         scores = [score for *_, score, _ in rollouts]
+        token_types = {}
+        if encoded.mm_token_type_ids is not None:
+            rows = [encoded.mm_token_type_ids + [0] * n for n in lengths]
+            token_types["mm_token_type_ids"] = padded(rows, 0, torch.int64)
         return {
+            **token_types,
             "input_ids": padded([prompt + r.output_tokens for r, *_ in rollouts], 0, torch.int64),
             "attention_mask": padded([[1] * (num_prompt + n) for n in lengths], 0, torch.bool),
             "loss_mask": padded([[0] * num_prompt + [1] * n for n in lengths], 0, torch.int32),

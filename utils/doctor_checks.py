@@ -35,16 +35,7 @@ def of_the_trainer(config: Any) -> list[str]:
 
 
 def check_capacity(plan: Plan) -> Iterator[Finding]:
-    """AReaL packs whole sequences and stops the run at the first one that exceeds a micro-batch."""
-    limit = plan.config.actor.mb_spec.max_tokens_per_mb
-    if limit is not None and plan.longest > limit:
-        yield (
-            True,
-            f"actor.mb_spec.max_tokens_per_mb={limit} is smaller than the longest sequence, {plan.longest} "
-            f"(train_dataset.max_length={plan.config.train_dataset.max_length} + gconfig.max_new_tokens="
-            f"{plan.config.gconfig.max_new_tokens}): the first such rollout would end the run; wanted at least "
-            f"{plan.longest}, or train_dataset.max_length={limit - plan.config.gconfig.max_new_tokens}",
-        )
+    """What fits where, beyond the checks that `trains.config` makes before every launch."""
     data = plan.config.train_dataset
     if data.max_pixels and data.max_length and data.max_pixels // PIXELS_PER_TOKEN > data.max_length:
         yield (

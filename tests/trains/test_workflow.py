@@ -175,4 +175,5 @@ def test_tensor_types(processor, pool):
     assert types == {
         "input_ids": torch.int64, "attention_mask": torch.bool, "loss_mask": torch.int32,
         "logprobs": torch.float32, "versions": torch.int32, "rewards": torch.float32,
+        "mm_token_type_ids": torch.int64,
     }  # fmt: skip

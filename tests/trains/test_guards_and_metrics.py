@@ -1,0 +1,130 @@
+"""Guards, per-step metrics, parity, and the seam between AReaL's alignment and the recipe's."""
+
+import json
+
+import pytest
+import torch
+
+from trains.actor import _part_of_model, _previous, model_inputs
+from trains.guards import DivergedError, ParityError, SkipCounter, check_parity
+from trains.metrics import _facts, _means, flat, update_metrics
+from trains.parity import difference
+from trains.workflow import GroupInfo
+from utils import metric_names
+
+
+def group(versions=((-1, -1, 3, 2), (-1, -1, 2, -1)), rewards=(1.0, 0.0)):
+    """Two rollouts, a prompt of two tokens, answers of two and one."""
+    loss_mask = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 0]], dtype=torch.int32)
+    result = {
+        "input_ids": torch.tensor([[5, 6, 7, 8], [5, 6, 9, 0]]),
+        "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]).bool(),
+        "loss_mask": loss_mask,
+        "logprobs": torch.tensor([[0.0, 0.0, -1.0, -2.0], [0.0, 0.0, -3.0, 0.0]]),
+        "versions": torch.tensor(versions, dtype=torch.int32),
+        "rewards": torch.tensor(rewards),
+        "images": [{"pixel_values": torch.ones(16, 588), "image_grid_thw": torch.tensor([[1, 4, 4]])}],
+        "info": [
+            GroupInfo(
+                0, "id", "digits-number", "number", "answer", list(rewards),
+                [{"accuracy": 1.0}, {"accuracy": 0.0}], ["ok", "no_answer"], [False, True], [2, 1], 1, "text",
+            )
+        ],
+    }  # fmt: skip
+    result["policy_mask"] = _previous(loss_mask)
+    result["behavior_logprobs"] = _previous(result["logprobs"])
+    result["policy_versions"] = _previous(result["versions"])
+    result["proximal_logprobs"] = result["behavior_logprobs"] + 0.25 * result["policy_mask"]
+    return result
+
+
+def test_the_seam_moves_a_token_to_the_position_that_predicts_it():
+    assert _previous(torch.tensor([[0, 0, 1, 1]])).tolist() == [[0, 1, 1, 0]]
+    assert _previous(torch.tensor([[1, 2, 3, 4]])).tolist() == [[2, 3, 4, 0]], "nothing wraps around"
+
+
+def test_images_are_shared_by_reference():
+    inputs = model_inputs(group())
+    first, second = inputs["multi_modal_input"]
+    assert first["pixel_values"] is second["pixel_values"]
+    text_only = group() | {
+        "images": [{"pixel_values": torch.zeros(0, 588), "image_grid_thw": torch.zeros(0, 3)}]
+    }
+    assert model_inputs(text_only)["multi_modal_input"] == [{}, {}]
+
+
+def test_gaps_count_generated_tokens_alone():
+    facts = _facts(group(), version=4)
+    assert facts["gaps"] == {1: 1, 2: 2}
+    assert facts["num_sequence_tokens"] == 7
+    assert facts["has_signal"]
+    assert not _facts(group(rewards=(0.5, 0.5)), version=4)["has_signal"]
+
+
+def test_parity_looks_at_fresh_and_probed_tokens():
+    assert difference(group(), version=9).numel() == 0
+    assert difference(group(), version=3).tolist() == [0.25]  # the one token drawn from version 3
+    probed = group() | {"server_logprobs": torch.tensor([[0.0, -0.75, -1.25, 0.0]])}
+    assert difference(probed, version=9).tolist() == [0.0, 0.5]
+
+
+def test_means_and_shares():
+    facts = _facts(group(), version=4)
+    means = _means(facts["rollouts"])
+    assert (means["reward"], means["solved"], means["truncated"]) == (0.5, 0.5, 0.5)
+    assert means["statuses"] == {"ok": 0.5, "no_answer": 0.5}
+    assert (means["length_mean"], means["length_max"]) == (1.5, 2)
+
+
+def test_update_statistics_get_the_recipes_names_and_an_effective_sample_size():
+    stats = {
+        "update/ratio/avg": 1.0, "update/ratio/max": 1.2, "update/behavior_weight/avg": 2.0,
+        "update/behavior_weight/max": 5.0, "update/behavior_weight_squared/avg": 8.0, "update/entropy/avg": 0.3,
+        "rollout/other/avg": 1.0,
+    }  # fmt: skip
+    metrics = update_metrics(stats)
+    assert metrics["effective_sample_size"] == 0.5  # mean(w)^2 / mean(w^2) = 4 / 8
+    assert (metrics["ratio_mean"], metrics["ratio_max"], metrics["entropy"]) == (1.0, 1.2, 0.3)
+    assert all(metric_names.describe(name) for name in metrics)
+
+
+def test_every_number_of_a_real_record_is_explained(tmp_path):
+    facts = _facts(group(), version=4)
+    record = {"by_source": {"digits-number": _means(facts["rollouts"])}, **_means(facts["rollouts"])}
+    record["gradient_norms"] = {"vision_block_00": 1.0}
+    record["buffer"] = {"submitted": 3, "consumed": 2, "ready": 0}
+    unknown = [name for name in flat(record) if metric_names.describe(name) is None]
+    assert not unknown
+    json.dumps(record)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("visual.blocks.3.attn.qkv.weight", "vision_block_03"),
+        ("visual.merger.mlp.0.weight", "projector"),
+        ("visual.patch_embed.proj.weight", "vision_embedding"),
+        ("model.visual.blocks.11.norm1.weight", "vision_block_11"),  # Qwen2.5-VL
+        ("model.layers.3.mlp.up_proj.weight", "language_model"),
+        ("lm_head.weight", "language_model"),
+    ],
+)
+def test_parts_of_the_model(name, part):
+    assert _part_of_model(name) == part
+
+
+def test_parity_guard_names_the_causes_and_depends_on_the_dtype():
+    record = {"parity_tokens": 10, "parity_mean": 0.02, "parity_max": 0.5}
+    check_parity(record, "bfloat16")
+    check_parity(record, "float32", threshold=0.1)
+    check_parity({**record, "parity_tokens": 0}, "float32")
+    with pytest.raises(ParityError, match=r"disagree by 0\.02 .* temperature .* image-embedding cache"):
+        check_parity(record, "float32")
+
+
+def test_skipped_steps_stop_the_run_only_in_a_row():
+    counter = SkipCounter(limit=2)
+    for skipped in (1, 1, 0, 1, 1):
+        counter.update(skipped)
+    with pytest.raises(DivergedError, match="3 steps in a row"):
+        counter.update(1)
