@@ -27,7 +27,7 @@ def probe(rollout: BoundedRollout, batch: list[dict[str, Any]]) -> None:
     for group in batch:
         info = group["info"][0]
         if info.image_data is not None:
-            group["server_logprobs"] = _score(rollout.server_url, group, info.image_data)
+            group["server_logprobs"] = _score(rollout, group, info.image_data)
 
 
 def difference(group: dict[str, Any], version: int) -> torch.Tensor:
@@ -42,7 +42,7 @@ def difference(group: dict[str, Any], version: int) -> torch.Tensor:
     return torch.cat(differences).abs()
 
 
-def _score(url: str, group: dict[str, Any], image_data: list[str]) -> torch.Tensor:
+def _score(rollout: BoundedRollout, group: dict[str, Any], image_data: list[str]) -> torch.Tensor:
     ids, lengths = group["input_ids"], group["attention_mask"].sum(-1).tolist()
     num_prompt = int(group["loss_mask"][0].argmax())
     rows = range(min(NUM_SEQUENCES, len(ids)))
@@ -51,14 +51,19 @@ def _score(url: str, group: dict[str, Any], image_data: list[str]) -> torch.Tens
         "sampling_params": {"max_new_tokens": 1, "temperature": 1.0},
         "return_logprob": True,
         "logprob_start_len": num_prompt - 1,
+        "token_ids_logprob": [rollout.forbidden_token_ids for _ in rows],
     }
     if image_data:
         payload["image_data"] = [image_data for _ in rows]
-    response = requests.post(f"{url}/generate", json=payload, timeout=TIMEOUT_SECONDS)
+    response = requests.post(f"{rollout.server_url}/generate", json=payload, timeout=TIMEOUT_SECONDS)
     response.raise_for_status()
     scored = torch.zeros(len(rows), ids.shape[1])
     for row, answer in zip(rows, response.json(), strict=True):
         # one entry per token from logprob_start_len on; the first has no predecessor and no value
-        values = [entry[0] for entry in answer["meta_info"]["input_token_logprobs"]][1:]
-        scored[row, num_prompt - 1 : num_prompt - 1 + len(values)] = torch.tensor(values)
+        meta = answer["meta_info"]
+        values = torch.tensor([entry[0] for entry in meta["input_token_logprobs"][1:]])
+        # Sampling forbids some tokens, scoring does not: take their share out of the distribution here.
+        forbidden = [[entry[0] for entry in entries] for entries in meta["input_token_ids_logprobs"][1:]]
+        values -= torch.log1p(-torch.tensor(forbidden).exp().sum(-1))
+        scored[row, num_prompt - 1 : num_prompt - 1 + len(values)] = values
     return scored
