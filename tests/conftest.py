@@ -14,11 +14,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory) -> Path:
-    """A random LLaVA-OneVision-1.5 of 1.4M parameters in the published layout."""
-    from llavaonevision1_5.tiny import build_tiny_checkpoint
+    """A random LLaVA-OneVision-1.5 of 1.4M parameters in the published layout; like a trained one it never writes
+    media tokens.
+    """
+    from llavaonevision1_5.tiny import build_config, build_tiny_checkpoint
 
     path = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    build_tiny_checkpoint(path, seed=0)
+    build_tiny_checkpoint(path, seed=0, config=build_config(suppress_media_tokens=True))
     return path
 
 

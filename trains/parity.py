@@ -3,6 +3,10 @@
 Fresh tokens alone cannot tell: when generation runs ahead, every token trained on is a few versions old. So one group
 of each step is scored again by a server under the weights it has now, which are the trainer's, and compared with the
 proximal log-probabilities. It costs one prefill of a few sequences.
+
+Scoring does not leave out the media tokens that sampling forbids. A trained model gives them no probability, so this
+does not show; asking the server for their share (`token_ids_logprob`) ends SGLang 0.5.10.post1's scheduler as soon as
+such a request shares a batch with one that does not ask.
 """
 
 from __future__ import annotations
@@ -51,7 +55,6 @@ def _score(rollout: BoundedRollout, group: dict[str, Any], image_data: list[str]
         "sampling_params": {"max_new_tokens": 1, "temperature": 1.0},
         "return_logprob": True,
         "logprob_start_len": num_prompt - 1,
-        "token_ids_logprob": [rollout.forbidden_token_ids for _ in rows],
     }
     if image_data:
         payload["image_data"] = [image_data for _ in rows]
@@ -60,10 +63,6 @@ def _score(rollout: BoundedRollout, group: dict[str, Any], image_data: list[str]
     scored = torch.zeros(len(rows), ids.shape[1])
     for row, answer in zip(rows, response.json(), strict=True):
         # one entry per token from logprob_start_len on; the first has no predecessor and no value
-        meta = answer["meta_info"]
-        values = torch.tensor([entry[0] for entry in meta["input_token_logprobs"][1:]])
-        # Sampling forbids some tokens, scoring does not: take their share out of the distribution here.
-        forbidden = [[entry[0] for entry in entries] for entries in meta["input_token_ids_logprobs"][1:]]
-        values -= torch.log1p(-torch.tensor(forbidden).exp().sum(-1))
+        values = torch.tensor([entry[0] for entry in answer["meta_info"]["input_token_logprobs"][1:]])
         scored[row, num_prompt - 1 : num_prompt - 1 + len(values)] = values
     return scored

@@ -41,7 +41,6 @@ class BoundedRollout(RemoteSGLangEngine):
     def __init__(self, config: InferenceEngineConfig, buffer: BufferConfig, forbidden_token_ids: list[int]):
         super().__init__(config)
         self._buffer_options = buffer
-        self.forbidden_token_ids = forbidden_token_ids
         self._engine.backend = RecordingBackend(forbidden_token_ids)
         self.buffer: RingBuffer | None = None
         self._prompts = None
