@@ -43,3 +43,4 @@ def loggers_below_the_root():
         logger = getattr(module, "logger", None)
         if name.split(".")[0] in ("dataset", "reward", "utils") and isinstance(logger, logging.Logger):
             logger.parent, logger.disabled = logging.getLogger(), False
+            logger._cache.clear()  # a logger that its manager has forgotten keeps stale answers about levels
