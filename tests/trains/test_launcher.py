@@ -67,6 +67,7 @@ def first_line_with(process, text, timeout=240):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_two_real_steps(overrides, tmp_path):
     process = start([*overrides, "total_train_steps=2", "recover.mode=on", "recover.freq_steps=2"])
     output, _ = process.communicate(timeout=280)
