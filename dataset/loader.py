@@ -70,7 +70,7 @@ def create_dataloader(
         )
         num_dropped = len(reader) - len(rows)
         logger.info(
-            "%s: %d rows, %d dropped (over %s prompt tokens)", reader.name, len(rows), num_dropped, max_length
+            "%s: %d rows; %d left out, over %s prompt tokens", reader.name, len(rows), num_dropped, max_length
         )
         if not len(rows):
             raise ValueError(f"{reader.name}: none of its {len(reader)} rows fits max_length {max_length}")

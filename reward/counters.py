@@ -1,6 +1,6 @@
 """Counts over scored completions as plain numbers: statuses and rewards per type and source, signs of reward hacking.
 
-The trainer adds every completion, logs `numbers()` once a step and calls `reset()`.
+Each trainer rank adds the completions it consumed in a step; merged over the ranks, `numbers()` gives the metrics.
 """
 
 from collections import Counter, defaultdict
@@ -26,7 +26,7 @@ class RewardCounters:
     def reset(self) -> None:
         """Forget everything counted so far."""
         self._statuses: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-        self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # name -> [sum, count]
+        self._sums: dict[str, list[float]] = defaultdict(_zero_sum)  # name -> [sum, count]
         self._answers: dict[str, Counter[str]] = defaultdict(Counter)
         self._given: Counter[str] = Counter()
         self._wanted: Counter[str] = Counter()
@@ -47,6 +47,18 @@ class RewardCounters:
         for part, value in output.parts.items():
             self._mean(f"part/{answer_type}/{part}", value)
         self._add_indicators(output, completion, answer, answer_type)
+
+    def merge(self, other: "RewardCounters") -> None:
+        """Add what another one counted; the result does not depend on how completions were dealt out."""
+        for key, statuses in other._statuses.items():
+            self._statuses[key].update(statuses)
+        for name, (total, count) in other._sums.items():
+            self._sums[name][0] += total
+            self._sums[name][1] += count
+        for answer_type, answers in other._answers.items():
+            self._answers[answer_type].update(answers)
+        self._given.update(other._given)
+        self._wanted.update(other._wanted)
 
     def numbers(self) -> dict[str, float]:
         """Every count as `name -> number`: statuses as shares, rewards and parts as means, `hacking/...` indicators."""
@@ -85,6 +97,10 @@ class RewardCounters:
             self._mean(
                 "hacking/no_better_than_blank", float(output.parts["ssim_above_blank"] <= BLANK_MARGIN)
             )
+
+
+def _zero_sum() -> list[float]:
+    return [0.0, 0.0]  # a named function, so that counters can be pickled between ranks
 
 
 def num_answers(completion: str) -> int:

@@ -66,7 +66,7 @@ def _record(info) -> dict[str, Any]:
     return {
         "source": info.source,
         "answer_type": info.answer_type,
-        "accuracy": info.parts[0]["accuracy"],
+        "accuracy": info.scores[0].parts["accuracy"],
         "length": info.lengths[0],
         "sample_id": info.sample_id,
     }

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from reward import STATUSES
+from reward.counters import RewardCounters
 from trains.actor import VisionActor
 from trains.buffer import has_signal
 from trains.parity import difference
+from trains.workflow import GroupInfo
 
 
 def batch_metrics(actor: VisionActor, batch: list[dict[str, Any]], version: int) -> dict[str, Any]:
@@ -36,6 +39,7 @@ def batch_metrics(actor: VisionActor, batch: list[dict[str, Any]], version: int)
         "gap_max": max(gaps, default=0),
         "gap_histogram": {str(gap): gaps[gap] for gap in sorted(gaps)},
         **_parity(groups),
+        "hacking": _signs_of_hacking(facts["counters"] for facts in groups),
     }
     for key in ("source", "answer_type"):
         members = defaultdict(list)
@@ -56,14 +60,15 @@ def _facts(group: dict[str, Any], version: int) -> dict[str, Any]:
             {
                 "source": info.source,
                 "answer_type": info.answer_type,
-                "reward": info.totals[i],
-                "parts": info.parts[i],
-                "status": info.statuses[i],
+                "reward": score.total,
+                "parts": score.parts,
+                "status": score.status,
                 "truncated": info.truncated[i],
                 "length": info.lengths[i],
             }
-            for i in range(len(info.totals))
+            for i, score in enumerate(info.scores)
         ],
+        "counters": _counters(info),
         "has_signal": has_signal(group),
         "gaps": Counter(gaps.tolist()),
         "num_sequence_tokens": int(group["attention_mask"].sum()),
@@ -72,6 +77,22 @@ def _facts(group: dict[str, Any], version: int) -> dict[str, Any]:
         "parity_sum": float(gap_to_server.sum()),
         "parity_tokens": len(gap_to_server),
     }
+
+
+def _counters(info: GroupInfo) -> RewardCounters:
+    counters = RewardCounters()
+    for score, completion in zip(info.scores, info.completions, strict=True):
+        counters.add(score, completion, info.answer, info.answer_type, info.source)
+    return counters
+
+
+def _signs_of_hacking(parts: Iterable[RewardCounters]) -> dict[str, float]:
+    """What a policy that games its verifiers shows first (reward/counters.py), over all ranks."""
+    total = RewardCounters()
+    for part in parts:
+        total.merge(part)
+    prefix = "hacking/"
+    return {name.removeprefix(prefix): n for name, n in total.numbers().items() if name.startswith(prefix)}
 
 
 def _parity(groups: list[dict[str, Any]]) -> dict[str, float]:

@@ -156,7 +156,7 @@ def _example(group: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": info.sample_id,
         "answer_type": info.answer_type,
-        "completion": info.completion,
-        "reward": info.totals[0],
-        "status": info.statuses[0],
+        "completion": info.completions[0],
+        "reward": info.scores[0].total,
+        "status": info.scores[0].status,
     }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import sys
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from areal.utils.recover import RecoverHandler
 from areal.utils.saver import Saver
 from areal.utils.stats_logger import StatsLogger
 
+import dataset.loader
 from dataset.loader import create_dataloader
 from dataset.prompts import PromptConfig
 from reward.pool import RewardPool
@@ -99,6 +102,8 @@ def build(config: Config) -> Run:
     actor.create_process_group(parallel_strategy=allocation.train)
     rank, world_size = actor.data_parallel_rank, actor.data_parallel_world_size
     seeding.set_random_seed(config.seed, key=f"trainer{actor.rank}")
+    if rank == 0:
+        hear(dataset.loader.logger)
 
     processor, _ = load_hf_processor_and_tokenizer(config.actor.path)
     data = config.train_dataset
@@ -184,6 +189,18 @@ def build(config: Config) -> Run:
     run.eval_workflow = VisionRolloutWorkflow(processor, config.eval_gconfig, **workflow_options)
     _recover(run)
     return run
+
+
+def hear(logger: logging.Logger) -> None:
+    """Show a logger's lines to people. AReaL replaces the root of all loggers whenever it makes one of its own, which
+    leaves those made before without a handler.
+    """
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("[grpo] data: %(message)s"))
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.disabled = False
+    logger.setLevel(logging.INFO)
 
 
 def media_token_ids(checkpoint: str) -> list[int]:

@@ -49,13 +49,12 @@ class GroupInfo:
     source: str
     answer_type: str
     prompt_type: str
-    totals: list[float]
-    parts: list[dict[str, float]]
-    statuses: list[str]
+    answer: list[str]
+    scores: list[RewardOutput]
+    completions: list[str] = field(repr=False)
     truncated: list[bool]  # ended at the token limit, by the engine's stop reason
     lengths: list[int]  # generated tokens
     num_interruptions: int  # requests that a weight update cut in two
-    completion: str = field(repr=False)  # the first rollout's text, for the log
     image_data: list[str] | None = field(default=None, repr=False)  # base64 images, on the probed group alone
 
 
@@ -185,13 +184,12 @@ class VisionRolloutWorkflow(RolloutWorkflow):
                     source=sample.source,
                     answer_type=sample.answer_type,
                     prompt_type=sample.prompt_type,
-                    totals=[score.total for score in scores],
-                    parts=[dict(score.parts) for score in scores],
-                    statuses=[score.status for score in scores],
+                    answer=list(sample.answer),
+                    scores=scores,
+                    completions=[completion for *_, completion in rollouts],
                     truncated=[response.stop_reason == "length" for response, *_ in rollouts],
                     lengths=lengths,
                     num_interruptions=num_interruptions,
-                    completion=rollouts[0][-1],
                     image_data=encoded.image_data,
                 )
             ],

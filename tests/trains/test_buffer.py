@@ -24,7 +24,7 @@ BATCH, ETA = 3, 2
 
 
 def info(key, prompt):
-    return GroupInfo(key, str(prompt), "s", "number", "answer", [], [], [], [], [], 0, "")
+    return GroupInfo(key, str(prompt), "s", "number", "answer", [], [], [], [], [], 0)
 
 
 class FakeExecutor:

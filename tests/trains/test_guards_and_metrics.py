@@ -1,13 +1,16 @@
 """Guards, per-step metrics, parity, and the seam between AReaL's alignment and the recipe's."""
 
 import json
+import pickle
 
 import pytest
 import torch
 
+from reward import RewardOutput
+from reward.counters import RewardCounters
 from trains.actor import _part_of_model, _previous, model_inputs
 from trains.guards import DivergedError, ParityError, SkipCounter, check_parity
-from trains.metrics import _facts, _means, flat, update_metrics
+from trains.metrics import _facts, _means, _signs_of_hacking, flat, update_metrics
 from trains.parity import difference
 from trains.workflow import GroupInfo
 from utils import metric_names
@@ -26,8 +29,12 @@ def group(versions=((-1, -1, 3, 2), (-1, -1, 2, -1)), rewards=(1.0, 0.0)):
         "images": [{"pixel_values": torch.ones(16, 588), "image_grid_thw": torch.tensor([[1, 4, 4]])}],
         "info": [
             GroupInfo(
-                0, "id", "digits-number", "number", "answer", list(rewards),
-                [{"accuracy": 1.0}, {"accuracy": 0.0}], ["ok", "no_answer"], [False, True], [2, 1], 1, "text",
+                0, "id", "digits-number", "number", "answer", ["7"],
+                [
+                    RewardOutput(rewards[0], {"accuracy": 1.0}, "ok", "7"),
+                    RewardOutput(rewards[1], {"accuracy": 0.0}, "no_answer", None),
+                ],
+                ["<answer>7</answer>", "text"], [False, True], [2, 1], 1,
             )
         ],
     }  # fmt: skip
@@ -74,6 +81,17 @@ def test_means_and_shares():
     assert (means["reward"], means["solved"], means["truncated"]) == (0.5, 0.5, 0.5)
     assert means["statuses"] == {"ok": 0.5, "no_answer": 0.5}
     assert (means["length_mean"], means["length_max"]) == (1.5, 2)
+
+
+def test_signs_of_hacking_do_not_depend_on_how_groups_lie_on_ranks():
+    first, second = (
+        _facts(group(), version=4)["counters"],
+        _facts(group(rewards=(1.0, 1.0)), version=4)["counters"],
+    )
+    signs = _signs_of_hacking(pickle.loads(pickle.dumps([first, second, RewardCounters()])))
+    assert signs == _signs_of_hacking([second, first])
+    assert signs == {"no_answer_reward": 0.5, "several_answers": 0.0, "constant_answer/number": 1.0}
+    assert all(metric_names.describe(f"hacking/{name}") for name in signs)
 
 
 def test_update_statistics_get_the_recipes_names_and_an_effective_sample_size():

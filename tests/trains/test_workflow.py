@@ -104,13 +104,9 @@ def test_a_group_of_two(processor, pool):
     assert (group["logprobs"][group["loss_mask"] == 1] == -0.5).all()
     assert (group["logprobs"][group["loss_mask"] == 0] == 0.0).all()
     info = group["info"][0]
-    assert (info.key, info.source, info.statuses, info.num_interruptions) == (
-        5,
-        "digits-number",
-        ["ok", "ok"],
-        1,
-    )
-    assert info.completion == "<answer>7</answer>"
+    assert (info.key, info.source, info.num_interruptions) == (5, "digits-number", 1)
+    assert [score.status for score in info.scores] == ["ok", "ok"]
+    assert info.completions == ["<answer>7</answer>", "<answer>41</answer>"]
 
 
 def test_one_pixel_tensor_per_prompt(processor, pool):
