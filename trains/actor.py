@@ -18,12 +18,14 @@ from areal.api.cli_args import MicroBatchSpec
 from areal.engine.fsdp_engine import FSDPEngine
 from areal.utils import name_resolve, names, stats_tracker
 from areal.utils.data import batched_call, concat_padded_tensors, split_padded_tensor_dict_into_mb_list
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.tensor import DTensor
 
 from llavaonevision1_5 import MODEL_TYPE, shims
 from llavaonevision1_5.areal import register_with_areal
-from llavaonevision1_5.freezing import freeze
+from llavaonevision1_5.freezing import freeze, part_of_model
 from trains.config import ActorConfig, LossConfig
+from trains.lora import merged_state
 from utils.advantages import batch_moments, batch_whiten, group_advantages, shape_rewards, signal_mask
 from utils.functional import aggregate_loss, decoupled_ppo_loss, loss_denominator
 from utils.logprobs import logprobs_and_entropy
@@ -180,6 +182,13 @@ class VisionActor(FSDPEngine):
 
     def _create_device_model(self) -> None:
         super()._create_device_model()
+        self._freeze()
+
+    def _apply_peft_wrapper(self) -> None:
+        super()._apply_peft_wrapper()
+        self._freeze()  # the adapters inside of frozen parts too
+
+    def _freeze(self) -> None:
         if self.config.freeze_vision_tower or self.config.freeze_projector:
             freeze(
                 self.model,
@@ -198,7 +207,7 @@ class VisionActor(FSDPEngine):
         """
         squares: dict[str, torch.Tensor] = {}
         for name, parameter in self.model.named_parameters():
-            part = _part_of_model(name)
+            part = part_of_model(name)
             squares.setdefault(part, torch.zeros((), device=self.device))
             if parameter.grad is not None:
                 gradient = parameter.grad
@@ -224,10 +233,27 @@ class VisionActor(FSDPEngine):
         return self._compute_logprobs_entropy(logits, inputs, ulysses_pad_size)[0]
 
     def _save_model_to_hf(self, path, tokenizer, processor) -> None:
-        super()._save_model_to_hf(path, tokenizer, processor)
+        if self.config.use_lora:
+            self._save_merged(path, tokenizer, processor)
+        else:
+            super()._save_model_to_hf(path, tokenizer, processor)
         if dist.get_rank() == 0 and self.model_config.model_type == MODEL_TYPE:
             shims.write(path)
         dist.barrier(group=self.cpu_group)
+
+    def _save_merged(self, path, tokenizer, processor) -> None:
+        """A whole checkpoint with the adapters added in (trains/lora.py)."""
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        state = get_model_state_dict(self.model, options=options)  # all ranks hold a part of it
+        if dist.get_rank() != 0:
+            return
+        merged = merged_state(state, self.config.lora_alpha / self.config.lora_rank)
+        self.model.get_base_model().save_pretrained(
+            path, state_dict={name: self._cast_to_compute_dtype(value) for name, value in merged.items()}
+        )
+        for part in (self.model_config, tokenizer, processor):
+            if part is not None:
+                part.save_pretrained(path)
 
     def update_weights(self, meta: WeightUpdateMeta) -> None:
         start = time.perf_counter()
@@ -266,16 +292,6 @@ def model_inputs(group: dict[str, Any]) -> dict[str, Any]:
     if "mm_token_type_ids" in group:
         inputs["mm_token_type_ids"] = group["mm_token_type_ids"]
     return inputs
-
-
-def _part_of_model(name: str) -> str:
-    """Where a parameter belongs: `vision_block_03`, `vision_embedding`, `projector` or `language_model`."""
-    if "visual." not in name:
-        return "language_model"
-    name = name.split("visual.", 1)[1]
-    if name.startswith("merger."):
-        return "projector"
-    return f"vision_block_{int(name.split('.')[1]):02d}" if name.startswith("blocks.") else "vision_embedding"
 
 
 def _previous(values: torch.Tensor) -> torch.Tensor:

@@ -249,6 +249,16 @@ def _check_engine(config: Config) -> None:
         )
     if config.actor.optimizer is None:
         raise ValueError("actor.optimizer=null: a policy without an optimizer does not learn")
+    if config.actor.use_lora and config.actor.weight_update_mode != "disk":
+        raise ValueError(
+            f"actor.weight_update_mode={config.actor.weight_update_mode!r} with actor.use_lora=true: the servers get "
+            "merged weights, which are written to files; write disk"
+        )
+    if config.rollout.use_lora:
+        raise ValueError(
+            "rollout.use_lora=true: the servers get merged weights and know of no adapter; write false, and "
+            "actor.use_lora: true to train one"
+        )
     if config.loss.kl_coefficient > 0 and config.ref is None:
         raise ValueError(
             f"loss.kl_coefficient={config.loss.kl_coefficient} needs the section ref (its path and backend)"

@@ -88,7 +88,7 @@ def test_too_long_rows_are_dropped_and_counted_and_none_fails(load, tmp_path, pr
     with caplog.at_level(logging.INFO, logger="dataset.loader"), caplog.at_level(logging.INFO):
         kept = ids(load(str(tmp_path / "a.parquet"), processor, max_length=limit))
     assert sorted(kept) == sorted(name for name, length in lengths.items() if length <= limit)
-    assert f"12 rows, 8 dropped (over {limit} prompt tokens)" in caplog.text
+    assert f"12 rows; 8 left out, over {limit} prompt tokens" in caplog.text
     # from the cache now, and then with a limit for which the cached bounds decide nothing
     assert sorted(ids(load(str(tmp_path / "a.parquet"), processor, max_length=limit))) == sorted(kept)
     assert len(ids(load(str(tmp_path / "a.parquet"), processor, max_length=limit - 1))) == 11

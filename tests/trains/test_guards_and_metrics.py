@@ -6,9 +6,10 @@ import pickle
 import pytest
 import torch
 
+from llavaonevision1_5.freezing import part_of_model
 from reward import RewardOutput
 from reward.counters import RewardCounters
-from trains.actor import _part_of_model, _previous, model_inputs
+from trains.actor import _previous, model_inputs
 from trains.guards import DivergedError, ParityError, SkipCounter, check_parity
 from trains.metrics import _facts, _means, _signs_of_hacking, flat, update_metrics
 from trains.parity import difference
@@ -123,12 +124,14 @@ def test_every_number_of_a_real_record_is_explained(tmp_path):
         ("visual.merger.mlp.0.weight", "projector"),
         ("visual.patch_embed.proj.weight", "vision_embedding"),
         ("model.visual.blocks.11.norm1.weight", "vision_block_11"),  # Qwen2.5-VL
+        ("base_model.model.visual.blocks.2.mlp.fc1.lora_A.default.weight", "vision_block_02"),
+        ("model.visual.deepstack_merger_list.0.norm.weight", "projector"),  # Qwen3-VL
         ("model.layers.3.mlp.up_proj.weight", "language_model"),
         ("lm_head.weight", "language_model"),
     ],
 )
 def test_parts_of_the_model(name, part):
-    assert _part_of_model(name) == part
+    assert part_of_model(name) == part
 
 
 def test_parity_guard_names_the_causes_and_depends_on_the_dtype():

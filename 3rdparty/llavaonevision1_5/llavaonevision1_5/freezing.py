@@ -1,11 +1,25 @@
-"""Freeze parts of the model, for stages that train the rest."""
+"""The parts of a vision-language model by parameter name, and freezing some of them.
+
+LLaVA-OneVision-1.5 keeps its vision tower under `visual.`, the Qwen-VL models under `model.visual.`; adapters add a
+prefix of their own. What follows `visual.` has the same names everywhere.
+"""
 
 from __future__ import annotations
 
 from torch import nn
 
-PROJECTOR_PREFIX = "visual.merger."
 VISION_PREFIX = "visual."
+PROJECTOR_PREFIXES = ("merger.", "deepstack_merger_list.")
+
+
+def part_of_model(name: str) -> str:
+    """Where a parameter belongs: `vision_block_03`, `vision_embedding`, `projector` or `language_model`."""
+    if VISION_PREFIX not in name:
+        return "language_model"
+    name = name.split(VISION_PREFIX, 1)[1]
+    if name.startswith(PROJECTOR_PREFIXES):
+        return "projector"
+    return f"vision_block_{int(name.split('.')[1]):02d}" if name.startswith("blocks.") else "vision_embedding"
 
 
 def freeze(model: nn.Module, *, vision_tower: bool = True, projector: bool = False) -> list[str]:
@@ -16,9 +30,8 @@ def freeze(model: nn.Module, *, vision_tower: bool = True, projector: bool = Fal
     """
     frozen = []
     for name, parameter in model.named_parameters():
-        is_projector = name.startswith(PROJECTOR_PREFIX)
-        is_tower = name.startswith(VISION_PREFIX) and not is_projector
-        if (vision_tower and is_tower) or (projector and is_projector):
+        part = part_of_model(name)
+        if (vision_tower and part.startswith("vision_")) or (projector and part == "projector"):
             parameter.requires_grad_(False)
             frozen.append(name)
     if (vision_tower or projector) and not frozen:
