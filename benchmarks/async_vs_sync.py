@@ -15,15 +15,15 @@ import json
 import statistics
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-import requests
+from benchmarks.measure_server import measure_server
+from trains.config import load
 
 CONFIG = "configs/digits_cpu_stage1.yaml"
 SKIPPED = 5  # first steps: start-up, and the ring buffer still filling
-BATCH_SIZES = (1, 8, 32, 64, 128)
+ETAS = (0, 4)  # synchronous, asynchronous
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,16 +35,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint", default="pretrained/tiny-llavaov15")
     parser.add_argument("--output", type=Path, default=Path("runs/async_vs_sync"))
     arguments = parser.parse_args(argv)
-    records: dict[int, list[dict]] = {0: [], 4: []}
+    records: dict[int, list[dict]] = {eta: [] for eta in ETAS}
     for round_index in range(arguments.rounds):
         for eta in records:
             records[eta] += train(eta, round_index, arguments)
-    steps = {
-        eta: statistics.median(record["seconds"]["total"] for record in part) for eta, part in records.items()
-    }
-    decode = measure_decode(arguments.checkpoint, arguments.output)
-    parameters = pipeline_parameters(records[4], decode, steps)
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    config = load(["--config", CONFIG, f"actor.path={arguments.checkpoint}"])
+    server = measure_server(arguments.checkpoint, config, arguments.output)
+    parameters = pipeline_parameters(*records.values(), server, config)
     (arguments.output / "measured.json").write_text(json.dumps(parameters, indent=2) + "\n")
     for eta, part in records.items():
         phases = {
@@ -52,8 +49,8 @@ def main(argv: list[str] | None = None) -> int:
             for name in ("rollout", "proximal", "update", "exchange")
         }
         shown = ", ".join(f"{name} {seconds:.2f}" for name, seconds in phases.items())
-        print(f"eta = {eta}: median step {steps[eta]:.2f} s over {len(part)} steps ({shown})")
-    print(f"asynchronous over synchronous: {steps[0] / steps[4]:.2f}x")
+        print(f"eta = {eta}: median step {median_step(part):.2f} s over {len(part)} steps ({shown})")
+    print(f"asynchronous over synchronous: {median_step(records[0]) / median_step(records[4]):.2f}x")
     print(f"parameters of the pipeline model: {arguments.output}/measured.json")
     return 0
 
@@ -73,73 +70,60 @@ def train(eta: int, round_index: int, arguments: argparse.Namespace) -> list[dic
     return [json.loads(line) for line in lines][SKIPPED:]
 
 
-def measure_decode(checkpoint: str, output: Path) -> dict[str, float]:
-    """Seconds per generated token of one request, by number of requests at once, from a server of its own."""
-    from llavaonevision1_5 import sglang_environment
-    from sglang_cpu.process import running_server
+def pipeline_parameters(
+    synchronous: list[dict], asynchronous: list[dict], server: dict[str, Any], config: Any
+) -> dict[str, Any]:
+    """The parameter file of `benchmarks.pipeline_simulation`.
 
-    options = {
-        "max-running-requests": max(BATCH_SIZES),
-        "skip-tokenizer-init": True,
-        "enable-multimodal": True,
+    The server's numbers come from the server alone. The trainer's come from the synchronous steps, where nothing else
+    computes. One number is taken from the asynchronous steps: how much slower the trainer is beside a decoding server.
+    The two share the machine's cores, so decoding beside the trainer is taken to slow down as much. No step time is
+    an input.
+    """
+    seconds_per_token = {
+        name: statistics.median(
+            (r["seconds"]["proximal"] + r["seconds"]["update"]) / r["num_sequence_tokens"] for r in records
+        )
+        for name, records in (("alone", synchronous), ("beside", asynchronous))
     }
-    output.mkdir(parents=True, exist_ok=True)
-    prompt, num_tokens, seconds = list(range(48)), 32, {}
-    with running_server(
-        checkpoint, log_path=output / "decode_server.log", options=options, environment=sglang_environment()
-    ) as url:
-
-        def generate(_: int) -> None:
-            payload = {
-                "input_ids": prompt,
-                "sampling_params": {"max_new_tokens": num_tokens, "ignore_eos": True, "temperature": 1.0},
-                "return_logprob": True,
-            }
-            requests.post(f"{url}/generate", json=payload, timeout=300).raise_for_status()
-
-        for batch in BATCH_SIZES:
-            with ThreadPoolExecutor(batch) as executor:
-                list(executor.map(generate, range(batch)))  # warm-up
-                start = time.perf_counter()
-                for _ in range(3):
-                    list(executor.map(generate, range(batch)))
-                seconds[str(batch)] = (time.perf_counter() - start) / 3 / num_tokens
-    return seconds
-
-
-def pipeline_parameters(records: list[dict], decode: dict[str, float], steps: dict[int, float]) -> dict:
-    """The parameter file of `benchmarks.pipeline_simulation` from what was measured."""
-
-    def median(name: str) -> float:
-        return statistics.median(record["seconds"][name] for record in records)
-
-    tokens = statistics.median(record["num_sequence_tokens"] for record in records)
-    lengths = [record["length_mean"] for record in records]
-    writing = median("exchange") - statistics.median(record["exchange_pause"] for record in records)
+    contention = max(seconds_per_token["beside"] / seconds_per_token["alone"], 1.0)
+    pauses = [record["exchange_pause"] for record in synchronous]
+    fixed = [
+        r["seconds"]["total"] - sum(r["seconds"][name] for name in ("rollout", "proximal", "update"))
+        for r in synchronous
+    ]
+    tokens = statistics.median(r["num_sequence_tokens"] - r["num_tokens"] for r in synchronous)
     return {
-        "notes": [f"measured by benchmarks.async_vs_sync over {len(records)} asynchronous steps"],
+        "notes": "measured by benchmarks.async_vs_sync",
         "pipeline": {
             "num_servers": 1,
             "num_trainers": 1,
-            "groups_per_step": records[0]["num_groups"],
-            "group_size": records[0]["num_rollouts"] // records[0]["num_groups"],
-            "eta": 4,
-            "decode_seconds": decode,
-            "train_seconds_per_token": (median("proximal") + median("update")) / tokens,
-            "train_fixed_seconds": median("advantages") + max(writing, 0.0),
-            "sync_seconds": statistics.median(record["exchange_pause"] for record in records),
-            "median_tokens": statistics.median(lengths),
-            "sigma_tokens": 0.4,
-            "max_tokens": max(record["length_max"] for record in records),
-            "prompt_tokens": int(
-                (tokens - statistics.median(r["num_tokens"] for r in records)) / records[0]["num_rollouts"]
-            ),
-            "max_running_requests": 128,
-            "max_concurrent_groups": 16,
-            "contention": 1.0,
+            "groups_per_step": config.train_dataset.batch_size,
+            "group_size": config.gconfig.n_samples,
+            "eta": ETAS[-1],
+            **server,
+            "median_tokens": statistics.median(server["measured_tokens"]),
+            "sigma_tokens": 0.0,  # unused: lengths are drawn from the measured ones
+            "max_tokens": config.gconfig.max_new_tokens,
+            "prompt_tokens": round(tokens / (config.train_dataset.batch_size * config.gconfig.n_samples)),
+            "train_seconds_per_token": seconds_per_token["alone"],
+            "train_fixed_seconds": max(statistics.median(fixed) - statistics.median(pauses), 0.0),
+            "sync_seconds": statistics.median(pauses),
+            "max_running_requests": config.sglang.max_running_requests,
+            "max_concurrent_groups": config.rollout.max_concurrent_rollouts,
+            "contention": contention,
+            "train_contention": contention,
         },
-        "measured": {"async_step_seconds": steps[4], "sync_step_seconds": steps[0]},
+        "measured": {
+            "async_step_seconds": median_step(asynchronous),
+            "sync_step_seconds": median_step(synchronous),
+        },
     }
+
+
+def median_step(records: list[dict]) -> float:
+    """Seconds of the middle step."""
+    return statistics.median(record["seconds"]["total"] for record in records)
 
 
 if __name__ == "__main__":

@@ -112,7 +112,10 @@ class Pipeline:
         self.p, self.result, self.random = p, Result(), np.random.default_rng(p.seed)
         self.servers = [Server(p) for _ in range(p.num_servers)]
         self.now, self.version = 0.0, 0
-        self.phase, self.phase_end = "waiting", math.inf  # waiting -> training -> syncing -> waiting
+        self.phase, self.phase_left = (
+            "waiting",
+            math.inf,
+        )  # seconds of waiting -> training -> syncing -> waiting
         self.scoring: list[tuple[float, int, Group]] = []  # heap by the time the reward is there
         self.buffer: list[Group] = []
         self.order = itertools.count()
@@ -137,17 +140,21 @@ class Pipeline:
 
     def step(self) -> None:
         """Move to the next event: a response, a reward, the end of the trainer's phase."""
-        slowdown = self.p.contention if self.phase == "training" else 1.0
         decoding = self.phase != "syncing"
+        training = self.phase == "training"
+        slowdown = self.p.contention if training else 1.0
+        is_shared = training and any(server.running for server in self.servers)
+        phase_slowdown = self.p.train_contention if is_shared else 1.0
         next_response = min(s.seconds_to_next(slowdown) for s in self.servers) if decoding else math.inf
         next_reward = self.scoring[0][0] - self.now if self.scoring else math.inf
-        seconds = max(min(next_response, next_reward, self.phase_end - self.now), 0.0)
+        seconds = max(min(next_response, next_reward, self.phase_left * phase_slowdown), 0.0)
         if math.isinf(seconds):
             raise RuntimeError(f"the pipeline stands still at step {self.version}: nothing runs and no batch")
         if self.version >= self.p.warmup_steps:
             self.seconds[self.phase] += seconds
             self.seconds["idle"] += seconds * sum(not (s.running and decoding) for s in self.servers)
         self.now += seconds
+        self.phase_left -= seconds / phase_slowdown
         if decoding:
             for server in self.servers:
                 server.advance(seconds, slowdown)
@@ -156,7 +163,7 @@ class Pipeline:
                 server.admit(self.version)
         while self.scoring and self.scoring[0][0] <= self.now:
             self.finish_group(heapq.heappop(self.scoring)[2])
-        if self.now >= self.phase_end:
+        if self.phase_left <= 1e-12:
             self.end_phase()
         self.submit()
 
@@ -215,14 +222,14 @@ class Pipeline:
         self.tokens += tokens * (self.version >= p.warmup_steps)
         trained = tokens + p.prompt_tokens * p.group_size * len(batch)
         seconds = p.train_fixed_seconds + p.train_seconds_per_token * trained / p.num_trainers
-        self.phase, self.phase_end = "training", self.now + seconds
+        self.phase, self.phase_left = "training", seconds
         return True
 
     def end_phase(self) -> None:
         if self.phase == "training":
-            self.phase, self.phase_end = "syncing", self.now + self.p.sync_seconds
+            self.phase, self.phase_left = "syncing", self.p.sync_seconds
             return
-        self.phase, self.phase_end = "waiting", math.inf
+        self.phase, self.phase_left = "waiting", math.inf
         self.version += 1
         for server in self.servers:
             server.interrupt()

@@ -41,6 +41,7 @@ class Parameters:
     sync_seconds: float = 0.0  # decoding stands still, and so does the trainer
     latency_sigma: float = 0.0  # spread of the speed of single requests (lognormal)
     contention: float = 1.0  # decoding is slower by this factor while the trainer computes (shared cores)
+    train_contention: float = 1.0  # and the trainer by this one while a server decodes
     drop_share: float = 0.0  # groups without signal, dropped when ready and replaced
     num_steps: int = 60
     warmup_steps: int = 10  # left out of the rates
@@ -50,8 +51,8 @@ class Parameters:
         for name in ("num_servers", "num_trainers", "groups_per_step", "group_size", "max_running_requests"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.eta < 0 or not 0 <= self.drop_share < 1 or self.contention < 1:
-            raise ValueError("wanted eta >= 0, 0 <= drop_share < 1, contention >= 1")
+        if self.eta < 0 or not 0 <= self.drop_share < 1 or min(self.contention, self.train_contention) < 1:
+            raise ValueError("wanted eta >= 0, 0 <= drop_share < 1, contention and train_contention >= 1")
         if not 0 <= self.warmup_steps < self.num_steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} must be below num_steps {self.num_steps}")
         if not self.decode_seconds:

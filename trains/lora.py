@@ -32,6 +32,11 @@ def merged_state(state: dict[str, torch.Tensor], scaling: float) -> dict[str, to
         down = state.get(name.replace(".base_layer.weight", ".lora_A.default.weight"))
         if name.endswith(".base_layer.weight") and down is not None:
             up = state[name.replace(".base_layer.weight", ".lora_B.default.weight")]
-            tensor = (tensor.float() + scaling * (up.float() @ down.float())).to(tensor.dtype)
-        merged[plain.replace(".base_layer.", ".")] = tensor
+            merged[plain.replace(".base_layer.", ".")] = _sum(tensor, scaling * (up.float() @ down.float()))
+        else:
+            merged[plain.replace(".base_layer.", ".")] = tensor
     return merged
+
+
+def _sum(weight: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+    return (weight.float() + change).to(weight.dtype)

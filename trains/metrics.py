@@ -28,6 +28,7 @@ def batch_metrics(actor: VisionActor, batch: list[dict[str, Any]], version: int)
     gaps = sum((facts["gaps"] for facts in groups), Counter())
     num_tokens = sum(gaps.values())
     metrics = {
+        "sample_ids": [facts["sample_id"] for facts in groups],
         **_means(rollouts),
         "groups_without_signal": _share(not facts["has_signal"] for facts in groups),
         "num_groups": len(groups),
@@ -56,6 +57,7 @@ def _facts(group: dict[str, Any], version: int) -> dict[str, Any]:
     gaps = version - group["policy_versions"][mask]
     gap_to_server = difference(group, version)
     return {
+        "sample_id": info.sample_id,
         "rollouts": [
             {
                 "source": info.source,

@@ -13,6 +13,7 @@ from typing import Any
 from trains.metrics import batch_metrics, flat, update_metrics
 from trains.setup import Run, run_directory
 
+RECORDS = ("metrics.jsonl", "evaluations.jsonl", "rollouts.jsonl")  # one line per step or evaluation
 PHASES = ("rollout", "proximal", "advantages", "update", "exchange", "save", "evaluate")
 
 
@@ -39,8 +40,8 @@ class Report:
         if self.is_writer:
             self._write_manifest(finished=False)
             if run.start_step == 0:
-                (self.directory / "metrics.jsonl").unlink(missing_ok=True)
-                (self.directory / "evaluations.jsonl").unlink(missing_ok=True)
+                for name in RECORDS:
+                    (self.directory / name).unlink(missing_ok=True)
             else:
                 self._forget_steps_from(run.start_step)
             self.say(
@@ -144,7 +145,7 @@ class Report:
 
     def _forget_steps_from(self, step: int) -> None:
         """After a recovery, drop the records of steps that are done again."""
-        for name in ("metrics.jsonl", "evaluations.jsonl"):
+        for name in RECORDS:
             path = self.directory / name
             if path.exists():
                 kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]

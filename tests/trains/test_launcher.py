@@ -94,6 +94,40 @@ def test_two_real_steps(overrides, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_killed_trainer_is_started_again_and_goes_on_where_it_was(overrides, tmp_path):
+    """`kill -9` between checkpoints: steps done since the last one are repeated with the same prompts, none is lost."""
+    process = start(
+        [
+            *overrides,
+            "total_train_steps=6",
+            "valid_dataset=null",
+            "evaluator.eval_before_train=false",
+            "recover.mode=on",
+            "recover.freq_steps=2",
+            "recover.retries=1",
+        ]
+    )
+    try:
+        first_line_with(process, "step 3/")
+        trainer(process).kill()
+        output, _ = process.communicate(timeout=280)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    run = tmp_path / "runs" / "digits-stage1" / "demo"
+    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in steps] == [1, 2, 3, 4, 5, 6]
+    assert [record["version"] for record in steps] == [0, 1, 2, 3, 4, 5]
+    assert [record["buffer"]["consumed"] for record in steps] == [4, 8, 12, 16, 20, 24]
+    assert all(0 <= record["gap_max"] <= 4 for record in steps)
+    assert max(record["parity_max"] for record in steps) < 1e-4, "the servers got the recovered weights"
+    samples = [sample for record in steps for sample in record["sample_ids"]]
+    assert len(set(samples)) == len(samples) == 24, "a prompt was trained on twice"
+    assert not orphans(tmp_path)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["scheduler", "trainer", "interrupt"])
 def test_every_end_is_quick_clean_and_named(victim, overrides, tmp_path):
     process = start([*overrides, "total_train_steps=10000", "evaluator.eval_before_train=false"])
@@ -103,13 +137,8 @@ def test_every_end_is_quick_clean_and_named(victim, overrides, tmp_path):
         if victim == "interrupt":
             process.send_signal(signal.SIGINT)
         else:
-            pattern = (
-                "sglang::scheduler"
-                if victim == "scheduler"
-                else r"-u trains/grpo\.py|python.* trains/grpo\.py"
-            )
-            target = [p for p in psutil.Process(process.pid).children(recursive=True) if matches(p, pattern)]
-            target[-1].kill()
+            target = scheduler(process) if victim == "scheduler" else trainer(process)
+            target.kill()
         output, _ = process.communicate(timeout=ENDS_WITHIN_SECONDS + 30)
         assert time.monotonic() - began < ENDS_WITHIN_SECONDS
         if victim == "interrupt":
@@ -122,6 +151,20 @@ def test_every_end_is_quick_clean_and_named(victim, overrides, tmp_path):
         assert not orphans(tmp_path)
     finally:
         process.kill()
+
+
+def scheduler(launcher):
+    return [p for p in descendants(launcher) if matches(p, "sglang::scheduler")][-1]
+
+
+def trainer(launcher):
+    """The rank itself: torchrun's child, and not the verifiers that it forked."""
+    ranks = [p for p in descendants(launcher) if matches(p, r"python.* trains/grpo\.py")]
+    return next(p for p in ranks if matches(p.parent(), "torch.distributed.run"))
+
+
+def descendants(launcher):
+    return psutil.Process(launcher.pid).children(recursive=True)
 
 
 def matches(process, pattern):

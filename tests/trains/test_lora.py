@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from llavaonevision1_5.freezing import freeze, part_of_model
-from llavaonevision1_5.tiny import build_model
 from peft import LoraConfig, TaskType, get_peft_model
 
+from llavaonevision1_5.freezing import freeze, part_of_model
+from llavaonevision1_5.tiny import build_model
 from trains.lora import merged_state
 
 RANK, ALPHA = 4, 8
