@@ -154,6 +154,7 @@ class VisionActor(FSDPEngine):
         if options.kl_coefficient > 0:
             kl = kl_estimate(policy_logprobs, inputs["reference_logprobs"], options.kl_estimator)
             per_token = per_token + options.kl_coefficient * torch.where(mask, kl, 0.0)
+            stats["reference_kl"] = kl.detach()
         _record(stats, per_token, entropy, mask)
         return aggregate_loss(
             per_token,
@@ -324,3 +325,5 @@ def _record(
         behavior_kl=-stats["behavior_log_ratio"],
         denominator="tokens",
     )
+    if "reference_kl" in stats:
+        tracker.stat(reference_kl=stats["reference_kl"], denominator="tokens")

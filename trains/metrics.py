@@ -134,6 +134,7 @@ def update_metrics(tracker_stats: dict[str, float]) -> dict[str, float]:
     kept = {
         "loss": "avg", "entropy": "avg", "ratio": "avg max", "clipped_low": "avg", "clipped_high": "avg",
         "behavior_weight": "avg max", "behavior_capped": "avg", "behavior_kl": "avg",
+        "reference_kl": "avg",
     }  # fmt: skip
     metrics = {}
     for name, kinds in kept.items():

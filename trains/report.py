@@ -73,6 +73,7 @@ class Report:
             "seconds": {name: round(self.seconds.get(name, 0.0), 4) for name in PHASES}
             | {"total": round(total, 4)},
             "exchange_pause": run.actor.exchange_seconds,
+            "exchange_pause_share": run.actor.exchange_seconds / total,
             "tokens_per_second": metrics["num_tokens"] / total,
             "trainer_tokens_per_second": metrics["num_sequence_tokens"]
             / max(self.seconds.get("proximal", 0) + self.seconds.get("update", 0), 1e-9),

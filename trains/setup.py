@@ -141,7 +141,8 @@ def build(config: Config) -> Run:
     actor.initialize(addr=None, ft_spec=spec)
     reference = None
     if config.loss.kl_coefficient > 0:
-        reference = VisionActor(config.ref, config.loss, forbidden, config.gconfig.max_new_tokens)
+        engine = config.ref.engine(config.actor)
+        reference = VisionActor(engine, config.loss, forbidden, config.gconfig.max_new_tokens)
         reference.create_process_group(parallel_strategy=allocation.train)
         reference.initialize(addr=None, ft_spec=spec)
 
