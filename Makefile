@@ -3,6 +3,7 @@ PYTHON := .venv/bin/python -W ignore
 LAUNCH := $(PYTHON) -m areal.launcher.local trains/grpo.py --config
 SEED ?= 219
 TRIAL ?= demo
+WORKERS ?= 2
 RUNS := runs/digits-stage1/$(TRIAL) runs/digits-stage2/$(TRIAL)
 
 .PHONY: demo test test-fast lint install clean
@@ -17,11 +18,11 @@ demo: install
 
 ## test: everything that CI runs
 test: install
-	$(PYTHON) -m pytest -q
+	$(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile
 
 ## test-fast: without the tests that start servers or run training
 test-fast: install
-	$(PYTHON) -m pytest -q -m "not slow"
+	$(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow"
 
 ## lint: style of the code
 lint: install

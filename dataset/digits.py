@@ -7,7 +7,7 @@ Splits are by scan, fixed by the seed and stratified by digit: `heldout` (400 sc
 reinforcement learning). A scan belongs to one split in every task, also inside sums and on canvases.
 
 Stage 1 asks for short perception under the answer-only prompt; stage 2 asks for sums of two scans under the
-thinking prompt. Both are balanced so that any prefix of a split holds its tasks in equal shares.
+thinking prompt. Both are balanced so that any prefix of stage 1 holds its tasks in equal shares.
 """
 
 import argparse
@@ -137,13 +137,16 @@ def build_rows(stage: str, split: str, seed: int = 219) -> list[dict[str, Any]]:
     """Curated rows of a stage and split, in a fixed order; ids look like ``digits-number/train/0042``.
 
     Stage 1 has every scan once per task. Its order visits all scans once, tasks taking turns, before it visits
-    them again, so the first 400 held-out rows cover 400 scans with 100 rows per task.
+    them again, so the first 400 held-out rows cover 400 scans with 100 rows per task. Stage 2's held-out split has
+    400 sums and then those rows, so that what is learned and what is forgotten are measured together.
     Raises ``ValueError`` for an unknown stage or split.
     """
     if stage not in STAGES or split not in SPLITS:
         raise ValueError(f"got stage {stage!r}, split {split!r}; wanted {STAGES} and {SPLITS}")
     scans = split_scans(seed)[split]
     rows = _stage1_rows(scans, seed) if stage == "stage1" else _stage2_rows(scans, split, seed)
+    if (stage, split) == ("stage2", "heldout"):
+        rows += _stage1_rows(scans, seed)[:NUM_HELDOUT]
     for name, row in rows:
         row["id"] = row["id"].format(split=split, name=name)
         if split != "warmstart":
