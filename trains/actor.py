@@ -24,6 +24,7 @@ from torch.distributed.tensor import DTensor
 from llavaonevision1_5 import MODEL_TYPE, shims
 from llavaonevision1_5.areal import register_with_areal
 from llavaonevision1_5.freezing import freeze, part_of_model
+from trains import qwen_vl
 from trains.config import ActorConfig, LossConfig
 from trains.lora import merged_state
 from utils.advantages import batch_moments, batch_whiten, group_advantages, shape_rewards, signal_mask
@@ -183,6 +184,7 @@ class VisionActor(FSDPEngine):
 
     def _create_device_model(self) -> None:
         super()._create_device_model()
+        qwen_vl.adapt(self.model)
         self._freeze()
 
     def _apply_peft_wrapper(self) -> None:
