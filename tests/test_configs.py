@@ -35,6 +35,11 @@ def test_no_path_of_one_machine(path):
     assert not any(root in text for root in ("/root/", "/home/", "/mnt/", "/tmp/", "/vlm/"))
 
 
+def test_every_experiment_has_its_own_name():
+    names = [load(path).experiment_name for path in RUNNABLE]
+    assert len(set(names)) == len(names)
+
+
 def test_base_comments_every_knob():
     for line in (ROOT / "configs/base.yaml").read_text().splitlines():
         sets_a_value = ": " in line and not line.lstrip().startswith("#")
@@ -80,13 +85,13 @@ def test_the_recipe():
 def test_stages_differ_only_in_what_must_differ():
     for stage1, stage2 in [
         ("llavaov15-8b_stage1_grpo", "llavaov15-8b_stage2_grpo"),
+        ("llavaov15-4b_stage1_grpo", "llavaov15-4b_stage2_grpo"),
         ("digits_cpu_stage1", "digits_cpu_stage2"),
     ]:
         one, two = load(ROOT / f"configs/{stage1}.yaml"), load(ROOT / f"configs/{stage2}.yaml")
         assert one.experiment_name != two.experiment_name
-        assert f"{one.experiment_name}/{two.trial_name}/final" in two.actor.path, (
-            "stage 2 starts from stage 1"
-        )
+        run = Path(one.cluster.fileroot, one.experiment_name, one.trial_name)
+        assert Path(two.actor.path) == run, "stage 2 names stage 1's run, whose manifest names the checkpoint"
         weights = {part["path"]: part["weight"] for part in two.train_dataset.mixture}
         assert 0 < weights[one.train_dataset.path] < weights[two.train_dataset.path], (
             "a small share of rehearsal"

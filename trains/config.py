@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ from areal.api.cli_args import (
 )
 from omegaconf import OmegaConf
 
-from utils import loss_options
+from llavaonevision1_5 import MODEL_TYPE
+from trains import qwen_vl
+from utils import loss_options, run_manifest
 
 NO_TOP_K = 10_000_000  # AReaL's "no limit" is any top_k beyond every vocabulary
 
@@ -79,6 +81,26 @@ class ActorConfig(TrainEngineConfig):
 
 
 @dataclass
+class ReferenceConfig:
+    """The policy that `loss.kl_coefficient` pulls towards; in all but its weights it is as `actor`."""
+
+    path: str | None = None
+    offload_params: bool = False
+
+    def engine(self, actor: ActorConfig) -> ActorConfig:
+        """The configuration of its engine, which only computes log-probabilities."""
+        return replace(
+            actor,
+            path=self.path,
+            optimizer=None,
+            use_lora=False,
+            freeze_vision_tower=False,
+            freeze_projector=False,
+            fsdp=replace(actor.fsdp, offload_params=self.offload_params),
+        )
+
+
+@dataclass
 class BufferConfig:
     """What the ring buffer does with groups it cannot use (see `trains/buffer.py`)."""
 
@@ -121,7 +143,7 @@ class Config(BaseExperimentConfig):
     rollout: InferenceEngineConfig = field(default_factory=InferenceEngineConfig)
     buffer: BufferConfig = field(default_factory=BufferConfig)
     actor: ActorConfig = field(default_factory=ActorConfig)
-    ref: TrainEngineConfig | None = None
+    ref: ReferenceConfig = field(default_factory=ReferenceConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     train_dataset: TrainDataConfig = field(default_factory=TrainDataConfig)
@@ -134,15 +156,21 @@ class Config(BaseExperimentConfig):
 
 def load(argv: list[str]) -> Config:
     """The checked configuration of this process; also saved as `config.yaml` in the run's log folder."""
-    config, _ = load_expr_config(argv, Config)
+    earlier_runs = run_manifest.hand_over(parse_cli_args(argv)[0])  # none where a launcher has resolved them
+    config, _ = load_expr_config([*argv, *earlier_runs], Config)
     validate(config)
     return config
 
 
-def check(argv: list[str]) -> None:
-    """Raise `ValueError` (or OmegaConf's own error for an unknown key) unless a run with these arguments can start."""
+def check(argv: list[str]) -> list[str]:
+    """Raise `ValueError` (or OmegaConf's own error for an unknown key) unless a run with these arguments can start.
+
+    Returns the overrides that every process needs besides: checkpoints in place of the earlier runs that were named.
+    """
     raw, _ = parse_cli_args(argv)
+    earlier_runs = run_manifest.hand_over(raw)
     validate(OmegaConf.to_object(to_structured_cfg(raw, Config)))
+    return earlier_runs
 
 
 def validate(config: Config) -> None:
@@ -217,13 +245,24 @@ def _check_batch(config: Config) -> None:
 
 
 def _check_paths(config: Config) -> None:
-    model = Path(config.actor.path)
-    if not (model / "config.json").is_file():
-        raise ValueError(
-            f"actor.path={config.actor.path!r}: there is no checkpoint (config.json) in that folder"
-        )
-    if not (list(model.glob("*.safetensors")) or list(model.glob("*.bin"))):
-        raise ValueError(f"actor.path={config.actor.path!r}: the folder holds no weights (*.safetensors)")
+    models = {"actor.path": config.actor.path}
+    if config.loss.kl_coefficient > 0:
+        if config.ref.path is None:
+            raise ValueError(
+                f"ref.path=null with loss.kl_coefficient={config.loss.kl_coefficient}: name the checkpoint that the "
+                "policy is pulled towards, for example ${actor.path}"
+            )
+        models["ref.path"] = config.ref.path
+    for key, path in models.items():
+        model = Path(path)
+        if not (model / "config.json").is_file():
+            is_run = Path(config.cluster.fileroot) in model.parents
+            raise ValueError(
+                f"{key}={path!r}: there is no checkpoint (config.json) and no manifest of a run (run.json) in that "
+                "folder" + ("; that run has to be trained first" if is_run else "")
+            )
+        if not (list(model.glob("*.safetensors")) or list(model.glob("*.bin"))):
+            raise ValueError(f"{key}={path!r}: the folder holds no weights (*.safetensors)")
     sources = [("train_dataset.path", config.train_dataset.path)]
     sources += [
         (f"train_dataset.mixture[{i}].path", m["path"]) for i, m in enumerate(config.train_dataset.mixture)
@@ -259,12 +298,8 @@ def _check_engine(config: Config) -> None:
             "rollout.use_lora=true: the servers get merged weights and know of no adapter; write false, and "
             "actor.use_lora: true to train one"
         )
-    if config.loss.kl_coefficient > 0 and config.ref is None:
-        raise ValueError(
-            f"loss.kl_coefficient={config.loss.kl_coefficient} needs the section ref (its path and backend)"
-        )
     model_type = json.loads((Path(config.actor.path) / "config.json").read_text())["model_type"]
-    if config.actor.attn_impl == "sdpa" and model_type != "llavaonevision1_5":
+    if config.actor.attn_impl == "sdpa" and model_type not in (MODEL_TYPE, *qwen_vl.MODEL_TYPES):
         raise ValueError(
             f"actor.attn_impl='sdpa' lets packed sequences of model type {model_type!r} attend to each other; "
             "write flash_attention_2"

@@ -7,13 +7,16 @@
 `prepare` checks names and shapes of all weights, the 588 columns of a patch, special tokens and chat template, and
 writes the shims that make the folder load on transformers 5. `export` undoes that: transformers 5 saves
 `rope_parameters` where the published code reads `rope_theta`, so the original `config.json` is put back, and the result
-loads wherever the published checkpoint does. `verify A B` compares greedy text and log-probabilities on the CPU.
+loads wherever the published checkpoint does. `verify A B` compares greedy text and log-probabilities on the CPU. Both
+take the folder of a finished run (`runs/EXPERIMENT/TRIAL`) in place of its checkpoint.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+
+from utils.run_manifest import checkpoint_of
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -59,20 +62,23 @@ def _prepare(arguments: argparse.Namespace) -> int:
 def _export(arguments: argparse.Namespace) -> int:
     from llavaonevision1_5 import checkpoint
 
-    print(f"exported {checkpoint.export(arguments.trained, arguments.target, original=arguments.original)}")
+    trained = checkpoint_of(arguments.trained)
+    folder = checkpoint.export(trained, arguments.target, original=arguments.original)
+    print(f"exported {trained} to {folder}")
     return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     from llavaonevision1_5 import checkpoint
 
-    checkpoint.verify(arguments.first)
-    print(f"{arguments.first}: layout, patches, special tokens and chat template are right")
+    first = checkpoint_of(arguments.first)
+    checkpoint.verify(first)
+    print(f"{first}: layout, patches, special tokens and chat template are right")
     if arguments.second is None:
         return 0
     from utils.checkpoint_compare import compare
 
-    rows = compare(arguments.first, arguments.second, new_tokens=arguments.new_tokens)
+    rows = compare(first, checkpoint_of(arguments.second), new_tokens=arguments.new_tokens)
     for row in rows:
         print(
             f"{row.prompt:<12} log-probabilities of {row.num_tokens} tokens differ by up to {row.max_difference:.2e}; "

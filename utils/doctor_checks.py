@@ -21,16 +21,13 @@ Finding = tuple[bool, str]
 
 
 def of_the_trainer(config: Any) -> list[str]:
-    """The first complaint of `trains.config.validate`, which every launch makes too; a hint for a missing stage 1."""
+    """The first complaint of `trains.config.validate`, which every launch makes too."""
     from trains.config import validate
 
     try:
         validate(config)
     except ValueError as error:
-        text = str(error)
-        if text.startswith("actor.path") and Path(config.actor.path).name == "final":
-            text += f"; the run {Path(config.actor.path).parent} has to be trained first"
-        return [text]
+        return [str(error)]
     return []
 
 

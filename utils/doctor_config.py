@@ -7,22 +7,25 @@ import re
 from pathlib import Path
 from typing import Any
 
+from utils import run_manifest
+
 PLACEHOLDER = re.compile(r"<[^>]+>|/path/to|path_to|your[-_]|TODO|CHANGE[-_ ]?ME|xxx", re.IGNORECASE)
 # Keys of AReaL's classes that this trainer does not read, with what to write instead.
 DEAD_KEYS = {
     "enable_offload": "the trainer never moves itself off the GPU; write actor.fsdp.offload_params: true",
-    "actor.use_lora": "the policy is trained in full; weights of adapters are not handed to the servers",
     "actor.init_from_scratch": "a policy starts from actor.path",
     "actor.enable_tree_training": "the tree engine does not know images",
     "gconfig.frequency_penalty": "it would change the sampled distribution but not the trainer's log-probabilities",
     "gconfig.use_beam_search": "beams are not samples of the policy",
-    "sglang.enable_lora": "the policy is trained in full",
+    "sglang.enable_lora": "the servers get merged weights; actor.use_lora: true trains adapters",
     "rollout.dump_to_file": "rollouts.jsonl in the run's folder holds examples of every step",
 }
 
 
 def read_configuration(argv: list[str]) -> tuple[Any, str | None]:
-    """(configuration, None) or (None, what is wrong): unreadable file, unknown key, wrong type, value left open."""
+    """(configuration, None) or (None, what is wrong): unreadable file, unknown key, wrong type, value left open, an
+    earlier run that has no checkpoint to start from.
+    """
     from areal.api.cli_args import parse_cli_args, to_structured_cfg
     from omegaconf import OmegaConf
     from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
@@ -38,6 +41,7 @@ def read_configuration(argv: list[str]) -> tuple[Any, str | None]:
         left_open = sorted(OmegaConf.missing_keys(raw), key=lambda key: (key.count("."), key))
         if left_open:
             return None, f"{left_open[0]}=???: a value must be given, in {path} or as {left_open[0]}=VALUE"
+        run_manifest.hand_over(raw)
         return OmegaConf.to_object(to_structured_cfg(raw, Config)), None
     except ConfigKeyError as error:
         return None, _unknown_key(error.full_key, known, path)

@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from utils import run_manifest
+
 MAX_PIXELS = 3_240_000  # of the recipe's evaluation
 MAX_NEW_TOKENS = {"fast": 1024, "thinking": 16384}
 GATED_TASKS = ("docvqa", "charxiv", "vl_rewardbench")
@@ -255,7 +257,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run_command(argv: list[str]) -> int:
     parser = _parser()
-    parser.add_argument("--model", required=True, help="checkpoint folder")
+    parser.add_argument("--model", required=True, help="checkpoint folder, or the folder of a run")
     parser.add_argument("--tasks", required=True, nargs="+", help="names as lmms-eval lists them")
     parser.add_argument("--mode", required=True, choices=sorted(MAX_NEW_TOKENS))
     parser.add_argument("--output", required=True, type=Path)
@@ -263,9 +265,8 @@ def _run_command(argv: list[str]) -> int:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--write-only", action="store_true", help="do not run the command")
     args = parser.parse_args(argv)
-    words = write_run(
-        args.model, args.tasks, args.mode, args.output, gpus=args.gpus, batch_size=args.batch_size
-    )
+    model = run_manifest.checkpoint_of(args.model)
+    words = write_run(model, args.tasks, args.mode, args.output, gpus=args.gpus, batch_size=args.batch_size)
     print(f"wrote {args.output}/command.sh and {len(args.tasks)} task files")
     if args.write_only:
         return 0

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from utils import run_manifest
 from utils.passk import num_solved, pass_at_k
 from utils.sample import Sample
 
@@ -204,6 +205,11 @@ def main(argv: list[str] | None = None) -> int:
     from dataset.curate.pool import NoWorkersLeft
 
     try:
+        args.model = run_manifest.checkpoint_of(args.model)
+    except ValueError as error:
+        print(f"evaluate_offline: --model {args.model}: {error}", file=sys.stderr)
+        return 1
+    try:
         rows = read_samples(find_files(args.data), args.max_samples)
         args.output.mkdir(parents=True, exist_ok=True)
         with (args.output / "attempts.jsonl").open("w") as sink:
@@ -227,7 +233,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--model", required=True, help="checkpoint folder")
+    add("--model", required=True, help="checkpoint folder, or the folder of a run")
     add("--data", required=True, nargs="+", help="curated parquet files or folders")
     add("--output", required=True, type=Path)
     add("--attempts", type=int, default=8, help="answers per sample; Pass@k is given up to this k")

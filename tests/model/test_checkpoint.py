@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,32 +12,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from llavaonevision1_5 import checkpoint as checkpoints
-from llavaonevision1_5 import shims, tiny
+from llavaonevision1_5 import tiny
 
 
 @pytest.fixture
-def published(checkpoint, tmp_path):
-    """The tiny checkpoint with the configuration and code of a published one."""
-    folder = tmp_path / "published"
-    shutil.copytree(checkpoint, folder)
-    config = json.loads((folder / "config.json").read_text())
-    rope = config["text_config"].pop("rope_parameters")
-    config["text_config"] |= {
-        "rope_theta": rope["rope_theta"],
-        "rope_scaling": None,
-        "model_type": "LLaVAOneVision1_5_text",
-        "image_token_id": None,
-    }
-    config["vocab_size"] = config["text_config"]["vocab_size"]
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "processor_config.json").unlink()
-    preprocessor = json.loads((folder / "preprocessor_config.json").read_text())
-    preprocessor.pop("auto_map")
-    preprocessor["processor_class"] = "Qwen2_5_VLProcessor"
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
-    for name in shims.FILES:
-        (folder / name).write_text("raise ImportError('this code does not run on transformers 5')\n")
-    return folder
+def published(published_checkpoint, tmp_path):
+    """A copy of the published checkpoint that a test may spoil; its weights are those of `checkpoint`."""
+    return Path(shutil.copytree(published_checkpoint, tmp_path / "published"))
 
 
 def contents(folder):

@@ -41,6 +41,19 @@ def packed_inputs(prompts, num_padding=0):
     }
 
 
+def padded_inputs(prompts):
+    """One row per prompt, filled up on the right to the longest."""
+    longest = max(len(p.ids) for p in prompts)
+    ids = [p.ids + [0] * (longest - len(p.ids)) for p in prompts]
+    mask = [[1] * len(p.ids) + [0] * (longest - len(p.ids)) for p in prompts]
+    return {
+        "input_ids": torch.tensor(ids),
+        "attention_mask": torch.tensor(mask),
+        "use_cache": False,
+        **merged_pixels(prompts),
+    }
+
+
 def one_by_one(model, prompts):
     with torch.no_grad():
         return [model(input_ids=torch.tensor([p.ids]), **p.pixels).logits[0] for p in prompts]
@@ -76,27 +89,35 @@ def test_restarting_positions_alone_mean_packed(checkpoint, prompts, implementat
 
 
 def test_padded_equals_one_by_one(model, prompts):
-    longest = max(len(p.ids) for p in prompts)
-    ids = torch.tensor([p.ids + [0] * (longest - len(p.ids)) for p in prompts])
-    mask = torch.tensor([[1] * len(p.ids) + [0] * (longest - len(p.ids)) for p in prompts])
     with torch.no_grad():
-        padded = model(input_ids=ids, attention_mask=mask, **merged_pixels(prompts)).logits
+        padded = model(**padded_inputs(prompts)).logits
     for row, alone, prompt in zip(padded, one_by_one(model, prompts), prompts, strict=True):
         torch.testing.assert_close(row[: len(prompt.ids)], alone, **CLOSE)
 
 
-def test_gradients_of_packed_equal_one_by_one(model, prompts):
-    def loss(logits):
-        return logits.log_softmax(-1)[..., 5].sum()
+@pytest.mark.parametrize("form", ["packed", "packed with padding", "padded"])
+def test_gradients_equal_one_by_one(model, prompts, form):
+    """Relative to the largest entry of each tensor: a bias of the tower has gradients 1000 times below the head's."""
 
-    loss(model(**packed_inputs(prompts)).logits).backward()
-    packed = {name: p.grad.clone() for name, p in model.named_parameters()}
+    def loss(logits, is_real):
+        return (logits.log_softmax(-1)[..., 5] * is_real).sum()
+
+    num_real = sum(len(p.ids) for p in prompts)
+    if form == "padded":
+        inputs = padded_inputs(prompts)
+        is_real = inputs["attention_mask"]
+    else:
+        inputs = packed_inputs(prompts, num_padding=5 if form.endswith("padding") else 0)
+        is_real = (torch.arange(inputs["input_ids"].shape[1]) < num_real)[None]
+    loss(model(**inputs).logits, is_real).backward()
+    together = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
     for prompt in prompts:
-        loss(model(input_ids=torch.tensor([prompt.ids]), **prompt.pixels).logits).backward()
+        loss(model(input_ids=torch.tensor([prompt.ids]), **prompt.pixels).logits, 1).backward()
     for name, parameter in model.named_parameters():
-        scale = parameter.grad.abs().max().clamp(min=1.0)
-        torch.testing.assert_close(packed[name] / scale, parameter.grad / scale, **CLOSE)
+        scale = parameter.grad.abs().max()
+        assert scale > 0, name
+        torch.testing.assert_close(together[name] / scale, parameter.grad / scale, **CLOSE, msg=name)
 
 
 def test_bounds_that_do_not_cover_the_row_are_refused(model, prompts):

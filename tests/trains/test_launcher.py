@@ -1,5 +1,6 @@
 """`python -m areal.launcher.local`: real steps with real servers, and every way in which a run can end."""
 
+import importlib
 import json
 import os
 import re
@@ -11,28 +12,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from areal.launcher import local, supervisor
+from safetensors.torch import load_file
+
+from utils import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "configs/digits_cpu_stage1.yaml"
 ENDS_WITHIN_SECONDS = 30
-
-
-@pytest.fixture
-def overrides(tiny_checkpoint, digits_data, tmp_path):
-    """Command-line overrides for a small run whose files all lie under `tmp_path`."""
-    return [
-        f"actor.path={tiny_checkpoint}",
-        f"train_dataset.path={digits_data}/stage1/train.parquet",
-        f"valid_dataset.path={digits_data}/stage1/heldout.parquet",
-        f"cluster.fileroot={tmp_path}/runs",
-        f"cluster.name_resolve.nfs_record_root={tmp_path}/names",
-        "train_dataset.batch_size=4",
-        "gconfig.n_samples=4",
-        "gconfig.max_new_tokens=24",
-        "valid_dataset.max_samples=20",
-        "stats_logger.wandb.mode=disabled",
-    ]
 
 
 def start(arguments, **options):
@@ -68,7 +56,13 @@ def first_line_with(process, text, timeout=240):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_two_real_steps(overrides, tmp_path):
+def test_two_real_steps(overrides, published_checkpoint, tmp_path):
+    """From a published checkpoint to an exported one; the run starts from an earlier run, as stage 2 does."""
+    prepared, earlier = tmp_path / "prepared", tmp_path / "earlier"
+    assert checkpoint.main(["prepare", str(published_checkpoint), str(prepared)]) == 0
+    earlier.mkdir()
+    (earlier / "run.json").write_text(json.dumps({"finished": True, "checkpoint": str(prepared)}))
+    overrides = [*overrides, f"actor.path={earlier}"]
     process = start([*overrides, "total_train_steps=2", "recover.mode=on", "recover.freq_steps=2"])
     output, _ = process.communicate(timeout=280)
     assert process.returncode == 0, output
@@ -79,9 +73,12 @@ def test_two_real_steps(overrides, tmp_path):
     assert steps[0]["parity_tokens"] > 0
     assert max(record["parity_max"] for record in steps) < 1e-4
     assert all(0 <= record["gap_max"] <= 4 for record in steps)
-    assert (run / "final" / "model.safetensors").exists()
     assert "held-out accuracy after step 2" in output
     assert not orphans(tmp_path)
+    assert f"[launcher] resolved: ++actor.path={prepared}" in output
+    assert json.loads((run / "run.json").read_text())["started_from"] == str(prepared)
+    assert f"--model-path {prepared} " in next(tmp_path.rglob("llm_server.log")).read_text()
+    assert_exports(run, published_checkpoint, tmp_path / "exported")
 
     # The same command again resumes behind the last step and has nothing left to do; with more steps it goes on.
     process = start([*overrides, "total_train_steps=3", "recover.mode=on", "recover.freq_steps=2"])
@@ -91,6 +88,24 @@ def test_two_real_steps(overrides, tmp_path):
     assert [record["step"] for record in steps] == [1, 2, 3]
     assert steps[2]["version"] == 2
     assert steps[2]["buffer"]["consumed"] == 12
+
+
+def assert_exports(run, published, exported):
+    """Trained weights, and everything else as it was published; the same answers from both folders to the last bit."""
+    assert checkpoint.main(["export", str(run), str(exported), "--original", str(published)]) == 0
+    before, after = ({p.name: p.read_bytes() for p in folder.iterdir()} for folder in (published, exported))
+    assert before.keys() == after.keys()
+    assert [name for name in before if before[name] != after[name]] == ["model.safetensors"]
+    old, trained, new = (
+        load_file(folder / "model.safetensors") for folder in (published, run / "final", exported)
+    )
+    assert {name: (t.shape, t.dtype) for name, t in old.items()} == {
+        name: (t.shape, t.dtype) for name, t in new.items()
+    }
+    assert all(torch.equal(new[name], trained[name]) for name in new)
+    assert not [name for name in new if torch.equal(new[name], old[name])], "two steps change every weight"
+    assert checkpoint.main(["verify", str(run), str(exported), "--new-tokens", "8"]) == 0
+    assert checkpoint.main(["verify", str(published), str(exported), "--new-tokens", "8"]) == 1
 
 
 @pytest.mark.slow
@@ -200,7 +215,8 @@ def orphans(tmp_path):
         ("train_dataset.max_length=4096", "exceed sglang.context_length=2048"),
         ("rollout.consumer_batch_size=5", "rollout.consumer_batch_size=5 must be train_dataset.batch_size=4"),
         ("actor.num_minibatches=3", "actor.num_minibatches=3 does not divide"),
-        ("loss.kl_coefficient=0.1", "needs the section ref"),
+        ("loss.kl_coefficient=0.1 ref.path=null", "ref.path=null with loss.kl_coefficient=0.1"),
+        ("loss.kl_coefficient=0.1 ref.path=./nowhere", "ref.path='./nowhere': there is no checkpoint"),
     ],
 )
 def test_a_wrong_setting_is_one_message_and_starts_nothing(change, message, overrides, capsys, monkeypatch):
@@ -208,7 +224,7 @@ def test_a_wrong_setting_is_one_message_and_starts_nothing(change, message, over
     monkeypatch.setattr(local.areal_local, "local_main", started.append)
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["local"])
-    status = local.main(["trains/grpo.py", "--config", CONFIG, *overrides, change])
+    status = local.main(["trains/grpo.py", "--config", CONFIG, *overrides, *change.split()])
     error = capsys.readouterr().err
     if message is None:
         assert status == 0, error
@@ -267,3 +283,31 @@ def test_lines_for_people_reach_the_console_and_others_only_the_log(tmp_path, ca
     assert "[grpo] step 1" in output
     assert "chatter" not in output
     assert "chatter" in Path(launcher.log_path_of("trainer")).read_text()
+
+
+@pytest.mark.parametrize("name", ["local", "ray", "slurm"])
+def test_every_launcher_hands_on_the_checkpoint_of_an_earlier_run(
+    name, overrides, tiny_checkpoint, tmp_path, monkeypatch
+):
+    (tmp_path / "run.json").write_text(json.dumps({"finished": True, "checkpoint": str(tiny_checkpoint)}))
+    words = ["trains/grpo.py", "--config", CONFIG, *overrides, f"actor.path={tmp_path}"]
+    seen = []
+    areal_launcher = importlib.import_module(f"areal.infra.launcher.{name}")
+    monkeypatch.setattr(
+        areal_launcher, "local_main" if name == "local" else "main", lambda *_: seen.append(sys.argv[1:])
+    )
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", [name, *words])
+    assert importlib.import_module(f"areal.launcher.{name}").main() == 0
+    assert seen == [[*words, f"++actor.path={tiny_checkpoint}"]], "AReaL starts every process with these"
+
+
+def test_an_unfinished_run_starts_nothing(overrides, tmp_path, capsys, monkeypatch):
+    (tmp_path / "run.json").write_text(json.dumps({"finished": False, "checkpoint": None, "total_steps": 60}))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 37}\n')
+    monkeypatch.setattr(local.areal_local, "local_main", lambda *_: pytest.fail("started"))
+    monkeypatch.chdir(ROOT)
+    words = ["trains/grpo.py", "--config", CONFIG, *overrides, f"actor.path={tmp_path}"]
+    assert local.main(words) == 2
+    assert f"actor.path='{tmp_path}': {tmp_path}/run.json says" in (error := capsys.readouterr().err)
+    assert "step 37 of 60" in error

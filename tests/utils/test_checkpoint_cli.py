@@ -5,28 +5,20 @@ tests/model/test_checkpoint.py holds the tests of layout and contents.
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from llavaonevision1_5 import shims
 from utils import checkpoint
 
 
 @pytest.fixture(scope="module")
-def folders(tiny_checkpoint, tmp_path_factory):
-    """published (old key names, code that does not run), prepared, trained by two steps, exported."""
+def folders(published_checkpoint, tmp_path_factory):
+    """published, prepared, trained by two steps, exported."""
     root = tmp_path_factory.mktemp("folders")
-    published = root / "published"
-    shutil.copytree(tiny_checkpoint, published)
-    config = json.loads((published / "config.json").read_text())
-    config["text_config"]["rope_theta"] = config["text_config"].pop("rope_parameters")["rope_theta"]
-    config.pop("auto_map")
-    (published / "config.json").write_text(json.dumps(config))
-    for name in shims.FILES:
-        (published / name).write_text("raise ImportError('for another transformers')\n")
-
+    published = Path(shutil.copytree(published_checkpoint, root / "published"))
     assert checkpoint.main(["prepare", str(published), str(root / "prepared")]) == 0
     model = AutoModelForImageTextToText.from_pretrained(root / "prepared", trust_remote_code=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3)

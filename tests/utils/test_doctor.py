@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from areal.launcher import preflight
 
 from utils import doctor, machine
 
@@ -116,8 +117,8 @@ BROKEN = {
     "wrong type": (["actor.optimizer.lr=fast"], r"actor\.optimizer\.lr: Value 'fast'"),
     "missing checkpoint": (["actor.path=./nowhere"], r"actor\.path='./nowhere': there is no checkpoint"),
     "stage 1 not trained": (
-        ["actor.path=./runs/x/y/final"],
-        r"actor\.path=.*the run runs/x/y has to be trained first",
+        ["cluster.fileroot=./runs", "actor.path=./runs/x/y"],
+        r"actor\.path='./runs/x/y'.*no manifest of a run .*; that run has to be trained first",
     ),
     "missing data": (["train_dataset.path=./nodata"], r"train_dataset\.path='./nodata' does not exist"),
     "dead key": (["+enable_offload=true"], r"enable_offload=True has no effect here"),
@@ -205,6 +206,30 @@ def test_an_unprepared_or_unfinished_checkpoint(arguments, checkpoints, tmp_path
     assert "that run has not finished" in diagnosis.problems[1]
 
 
+def test_stage_2_before_and_after_stage_1_has_finished(arguments, checkpoints, tmp_path):
+    stem = "llavaov15-4b_stage2_grpo"
+    words = [word for word in arguments(stem, *FITS) if not word.startswith("actor.path=")]
+    run = tmp_path / "runs" / "llavaov15-4b-stage1" / "trial0"
+    (diagnosis,) = doctor.examine(words, node()).problems
+    assert diagnosis.startswith(f"actor.path='{run}'")
+    assert diagnosis.endswith("that run has to be trained first")
+
+    run.mkdir(parents=True)
+    manifest = {"finished": False, "checkpoint": None, "total_steps": 60}
+    (run / "run.json").write_text(json.dumps(manifest))
+    (run / "metrics.jsonl").write_text('{"step": 36}\n{"step": 37}\n')
+    (diagnosis,) = doctor.examine(words, node()).problems
+    assert re.search(rf"actor\.path='{run}': .*has not finished \(step 37 of 60", diagnosis)
+
+    (run / "run.json").write_text(
+        json.dumps({**manifest, "finished": True, "checkpoint": str(checkpoints["4b"])})
+    )
+    diagnosis = doctor.examine(words, node())
+    assert diagnosis.problems == []
+    config = diagnosis.plan.config
+    assert config.actor.path == config.sglang.model_path == str(checkpoints["4b"])
+
+
 def test_the_command_line(arguments, capsys):
     words = arguments("digits_cpu_stage1")
     assert doctor.main([*words, "train_dataset.batch_size=7"]) == 0, "everything that hangs on it follows"
@@ -237,50 +262,65 @@ def test_rewards_are_the_same_in_both_profiles():
         assert cpu[name] == gpu[name], name
 
 
-def dry_run(words, launcher="local"):
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        f"areal.launcher.{launcher}",
-        "trains/grpo.py",
-        *words,
-        "--dry-run",
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-
-
-# configuration: launcher, servers, trainer ranks; each the first and the last process as (node, GPU)
+GPU0, CPU = ["0, GPU 0"] * 2, ["0, GPU none (CPU)"] * 2
+ONE_NODE = ("local", 4, ["0, GPU 0", "0, GPU 3"], 4, ["0, GPU 4", "0, GPU 7"])
+# configuration: launcher, servers and trainer ranks: how many; the first and the last as (node, GPU)
 DRY_RUNS = {
-    "llavaov15-8b_stage1_grpo": ("local", ["0, GPU 0", "0, GPU 3"], ["0, GPU 4", "0, GPU 7"]),
-    "llavaov15-8b_2nodes_ray_grpo": ("ray", ["0, GPU 0", "0, GPU 7"], ["1, GPU 0", "1, GPU 7"]),
-    "llavaov15-8b_2nodes_slurm_grpo": ("slurm", ["0, GPU 0", "0, GPU 7"], ["1, GPU 0", "1, GPU 7"]),
-    "llavaov15-4b_1x24gb_grpo": ("local", ["0, GPU 0"] * 2, ["0, GPU 0"] * 2),
-    "digits_cpu_stage1": ("local", ["0, GPU none (CPU)"] * 2, ["0, GPU none (CPU)"] * 2),
+    "llavaov15-8b_stage1_grpo": ONE_NODE,
+    "llavaov15-8b_stage2_grpo": ONE_NODE,
+    "llavaov15-4b_stage1_grpo": ONE_NODE,
+    "llavaov15-4b_stage2_grpo": ONE_NODE,
+    "qwen25vl-3b_stage1_grpo": ONE_NODE,
+    "llavaov15-8b_2nodes_ray_grpo": ("ray", 8, ["0, GPU 0", "0, GPU 7"], 8, ["1, GPU 0", "1, GPU 7"]),
+    "llavaov15-8b_2nodes_slurm_grpo": ("slurm", 8, ["0, GPU 0", "0, GPU 7"], 8, ["1, GPU 0", "1, GPU 7"]),
+    "llavaov15-4b_1x24gb_grpo": ("local", 1, GPU0, 1, GPU0),
+    "llavaov15-4b_1x80gb_grpo": ("local", 1, GPU0, 1, GPU0),
+    "digits_cpu_stage1": ("local", 1, CPU, 1, CPU),
+    "digits_cpu_stage2": ("local", 1, CPU, 1, CPU),
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stem", DRY_RUNS)
-def test_the_dry_run_shows_the_processes_and_starts_none(stem, arguments, tmp_path):
-    launcher, servers, trainers = DRY_RUNS[stem]
-    result = dry_run(arguments(stem), launcher)
-    assert result.returncode == 0, result.stderr
-    places = re.findall(r"^(server|trainer rank) \d+: node (.*)$", result.stdout, re.MULTILINE)
-    for kind, wanted in (("server", servers), ("trainer rank", trainers)):
+@pytest.mark.parametrize("stem", FILES)
+def test_the_dry_run_shows_the_processes(stem, arguments, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    launcher, num_servers, servers, num_trainers, trainers = DRY_RUNS[stem]
+    words = arguments(stem)
+    with pytest.raises(SystemExit) as end:
+        preflight.load(["trains/grpo.py", *words, "--dry-run"], launcher)
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    places = re.findall(r"^(server|trainer rank) \d+: node (.*)$", out, re.MULTILINE)
+    for kind, number, wanted in (("server", num_servers, servers), ("trainer rank", num_trainers, trainers)):
         found = [place for name, place in places if name == kind]
+        assert len(found) == number
         assert [found[0], found[-1]] == wanted
-    assert "max_head_offpolicyness: 4" in result.stdout, "the resolved configuration"
-    assert re.search(r"^  optimizer +\d", result.stdout, re.MULTILINE), "the memory table"
+    assert "max_head_offpolicyness: 4" in out, "the resolved configuration"
+    assert re.search(r"^  optimizer +\d", out, re.MULTILINE), "the memory table"
     module = "sglang_cpu.launch_server" if "digits" in stem else "sglang"
-    assert re.search(rf"^ +.*{module}.* --model-path ", result.stdout, re.MULTILINE)
+    model = re.escape(next(word for word in words if word.startswith("actor.path="))[len("actor.path=") :])
+    assert re.search(rf"^ +.*{module}.* --model-path {model} ", out, re.MULTILINE)
     assert not (tmp_path / "runs").exists(), "nothing is written"
 
 
 @pytest.mark.slow
-def test_the_dry_run_refuses_what_a_launch_refuses(arguments):
-    result = dry_run(arguments("digits_cpu_stage1", "actor.path=./nowhere"))
-    assert result.returncode == 2
-    assert "actor.path" in result.stderr
+def test_the_dry_run_is_a_command_that_starts_nothing(arguments, tmp_path):
+    command = [sys.executable, "-W", "ignore", "-m", "areal.launcher.local", "trains/grpo.py", "--dry-run"]
+    result = subprocess.run(
+        [*command, *arguments("digits_cpu_stage1")],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "trainer rank 0: node 0" in result.stdout
+    assert "[launcher] started" not in result.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_dry_run_refuses_what_a_launch_refuses(arguments, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = arguments("digits_cpu_stage1", "actor.path=./nowhere", "--dry-run")
+    with pytest.raises(preflight.ConfigurationError, match=r"actor\.path='./nowhere'"):
+        preflight.load(["trains/grpo.py", *words], "local")

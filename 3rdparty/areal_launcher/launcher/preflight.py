@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from areal.api.alloc_mode import _AllocationMode
 from areal.api.cli_args import parse_cli_args
@@ -20,11 +21,13 @@ class ConfigurationError(Exception):
     """A mistake of the user's; shown as one message without a traceback, exit status 2."""
 
 
-def load(argv: list[str], launcher_name: str):
-    """Parse, check and prepare. Returns AReaL's `DictConfig`. With `--dry-run` describes the run and exits with 0.
+def load(argv: list[str], launcher_name: str) -> tuple[Any, list[str]]:
+    """Parse, check and prepare. Returns AReaL's `DictConfig` and the arguments for every process of the run. With
+    `--dry-run` describes the run and exits with 0.
 
-    The entry script may bring a `config.py` beside it with a function `check(argv) -> None` that raises
-    `ValueError` for a wrong setting; it runs here, so that a typing error costs seconds and not a model load.
+    The entry script may bring a `config.py` beside it with a function `check(argv)` that raises `ValueError` for a
+    wrong setting; it runs here, so that a typing error costs seconds and not a model load. Overrides that it returns
+    are appended: what it has looked up (the checkpoint of an earlier run) is then the same in every process.
 
     Raises:
         ConfigurationError: naming the key, the value got and the value wanted.
@@ -43,18 +46,23 @@ def load(argv: list[str], launcher_name: str):
     try:
         config, _ = parse_cli_args(argv)
         _check_allocation(config.allocation_mode)
-        _run_entry_check(entry, argv)
+        overrides = _run_entry_check(entry, argv)
+        if overrides:
+            argv = [*argv, *overrides]
+            config, _ = parse_cli_args(argv)
     except ConfigurationError:
         raise
     except Exception as error:  # hydra and omegaconf raise their own classes for a bad key or value
         raise ConfigurationError(f"{config_file}: {str(error).strip()}") from error
+    if overrides:
+        print(f"[launcher] resolved: {' '.join(overrides)}", flush=True)
     if dry_run:
         from areal.launcher.dry_run import describe
 
         print(describe(config, argv, launcher_name))
         raise SystemExit(0)
     prepare_directories(config)
-    return config
+    return config, argv
 
 
 def make_importable(root: Path) -> None:
@@ -83,12 +91,11 @@ def _check_allocation(allocation_mode: str) -> None:
         ) from error
 
 
-def _run_entry_check(entry: Path, argv: list[str]) -> None:
+def _run_entry_check(entry: Path, argv: list[str]) -> list[str]:
     beside = entry.with_name("config.py")
     if not beside.is_file():
-        return
+        return []
     parts = beside.resolve().relative_to(Path.cwd().resolve()).with_suffix("").parts
     module = importlib.import_module(".".join(parts))
     check = getattr(module, "check", None)
-    if check is not None:
-        check(argv)
+    return [] if check is None else check(argv) or []

@@ -9,12 +9,13 @@ from areal.launcher import preflight
 
 def main() -> int:
     try:
-        preflight.load(sys.argv[1:], "slurm")
+        _, argv = preflight.load(sys.argv[1:], "slurm")
     except preflight.ConfigurationError as error:
         print(f"[launcher] {error}", file=sys.stderr)
         return 2
     from areal.infra.launcher.slurm import main as areal_main
 
+    sys.argv = [sys.argv[0], *argv]  # AReaL hands these on to every process
     areal_main()
     return 0
 
