@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pandas as pd
 from areal.utils.hf_utils import load_hf_processor_and_tokenizer
 
 from dataset.encode import EncodedPrompt, encode_prompt
+from dataset.shards import open_rows
 from utils.sample import Sample
 
 BATCH_SIZES = (1, 8, 32, 64, 128)  # requests at once
@@ -46,8 +46,8 @@ def measure_server(checkpoint: str, config: Any, output: Path) -> dict[str, Any]
 
 def _prompts(checkpoint: str, config: Any) -> list[EncodedPrompt]:
     processor, _ = load_hf_processor_and_tokenizer(checkpoint)
-    rows = pd.read_parquet(config.train_dataset.path).to_dict("records")
-    samples = [Sample.from_row(row) for row in rows[:: max(len(rows) // 64, 1)]]
+    rows = open_rows(config.train_dataset.path)
+    samples = [Sample.from_row(rows.read(index)) for index in range(0, len(rows), max(len(rows) // 64, 1))]
     return [
         encode_prompt(processor, sample, max_pixels=config.train_dataset.max_pixels) for sample in samples
     ]

@@ -133,6 +133,11 @@ class RolloutLoader(StatefulDataLoader):
 
     num_left_out = 0
 
+    @property
+    def num_epoch_rows(self) -> int:
+        """Rows of an epoch over all ranks; `len` counts this rank's batches, perhaps one more than another's."""
+        return len(self.sampler.sources)
+
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         for batch in super().__iter__():
             for row in batch:

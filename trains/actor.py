@@ -54,7 +54,8 @@ class VisionActor(FSDPEngine):
         self.forbidden_token_ids = forbidden_token_ids
         self.max_new_tokens = max_new_tokens
         self.gradient_norms: dict[str, float] = {}
-        self.exchange_seconds = 0.0  # of the last weight update: how long generation stood still
+        self.exchange_seconds = 0.0  # of the last weight update: how long the rollout stood still
+        self._staged: str | None = None  # folder whose files await the next hand-over
 
     @torch.no_grad()
     def compute_logp(self, batch: list[dict[str, Any]]) -> list[torch.Tensor]:
@@ -134,11 +135,13 @@ class VisionActor(FSDPEngine):
     def _loss(self, policy_logprobs: torch.Tensor, entropy: torch.Tensor, inputs: dict[str, Any], **_: Any):
         """Loss of one packed micro-batch `[tokens]`, divided by its own denominator (see `_loss_weight`)."""
         mask, options = inputs["policy_mask"].bool(), self.loss
-        proximal = inputs["proximal_logprobs"]
+        behavior = inputs["behavior_logprobs"]
+        # Without recomputation the clip is around the behavior policy itself, as in plain PPO.
+        proximal = inputs["proximal_logprobs"] if options.recompute_logprob else behavior
         per_token, stats = decoupled_ppo_loss(
             policy_logprobs,
             proximal,
-            inputs["behavior_logprobs"] if options.use_decoupled_loss else proximal,
+            behavior if options.use_decoupled_loss else proximal,
             inputs["advantages"],
             mask,
             eps_clip=options.eps_clip,
@@ -157,13 +160,16 @@ class VisionActor(FSDPEngine):
             per_token = per_token + options.kl_coefficient * torch.where(mask, kl, 0.0)
             stats["reference_kl"] = kl.detach()
         _record(stats, per_token, entropy, mask)
-        return aggregate_loss(
+        loss = aggregate_loss(
             per_token,
             mask,
             options.loss_mode,
             denominator=self._loss_weight(inputs),
             cu_seqlens=inputs["cu_seqlens"],
         )
+        # AReaL skips a step by its gradient alone, and clamp's derivative at NaN is 0: without this term a loss that
+        # is NaN could have a finite gradient. It is exactly 0 otherwise.
+        return loss + torch.where(mask, policy_logprobs, 0.0).sum() * (loss.detach() * 0.0)
 
     def _loss_weight(self, inputs: dict[str, Any]) -> torch.Tensor:
         """A micro-batch's share of the global denominator. AReaL multiplies its loss by share / (sum over all
@@ -258,27 +264,36 @@ class VisionActor(FSDPEngine):
             if part is not None:
                 part.save_pretrained(path)
 
+    def stage_weights(self, meta: WeightUpdateMeta) -> None:
+        """Before the rollout is paused: write the files of a hand-over through the disk. NCCL needs nothing."""
+        if meta.type == "disk":
+            with self._offload_aware_context():
+                self._save_model_to_hf(meta.path, None, None)
+            self._staged = meta.path
+
     def update_weights(self, meta: WeightUpdateMeta) -> None:
+        """Hand the weights to the servers. Every rank has paused its rollout before this and resumes it after."""
+        if self._staged != meta.path:  # AReaL's recovery hands over without staging
+            self.stage_weights(meta)
+        dist.barrier(
+            group=self.cpu_group
+        )  # no rank's rollout goes on while rank 0 aborts the requests of all
         start = time.perf_counter()
         super().update_weights(meta)
-        if meta.type != "disk":  # the disk hand-over measures its own, shorter pause
-            self.exchange_seconds = time.perf_counter() - start
+        self.exchange_seconds = time.perf_counter() - start
 
     def _update_weights_from_disk(self, meta: WeightUpdateMeta) -> None:
-        """As AReaL's, but the files are written while the servers still generate, and announced before anybody waits
-        for them: AReaL announces late and so always waits out one polling interval of a second.
+        """As AReaL's, but the files are there (`stage_weights`) and announced before anybody waits for them: AReaL
+        announces late and so always waits out one polling interval of a second.
         """
-        self._save_model_to_hf(meta.path, None, None)
         if dist.get_rank() == 0:
             key = names.update_weights_from_disk(
                 self.config.experiment_name, self.config.trial_name, self.get_version()
             )
             name_resolve.add(key, str(datetime.now().timestamp()), keepalive_ttl=120, replace=True)
-            start = time.perf_counter()
             self.rollout_engine.pause_generation()
             self.rollout_engine.update_weights_from_disk(meta).result()
             self.rollout_engine.continue_generation()
-            self.exchange_seconds = time.perf_counter() - start
         dist.barrier(group=self.cpu_group)
 
 

@@ -15,7 +15,7 @@ loses none.
 from __future__ import annotations
 
 import itertools
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -114,25 +114,27 @@ class RingBuffer:
         num_dropped = 0
         while True:
             version = get_version()
-            self._fill(prompts, workflow)
             self._evict(version)
+            self._fill(prompts, workflow)
             if len(self._ready) >= self.batch_size:
                 break
             for group in self._collect():
+                if group is None:
+                    raise RolloutFailedError("AReaL rejected a rollout; the trainer's log says why")
                 if "failure" in group:
                     self._on_failure(group["failure"], workflow)
                 elif self.drop_without_signal and not has_signal(group):
                     num_dropped += 1
                     self._on_dropped(group, num_dropped)
                 else:
+                    num_dropped = 0
                     self._ready.append(Entry(group["info"][0].key, group, oldest_version(group)))
         self._ready.sort(key=lambda entry: entry.key)
         batch, self._ready = self._ready[: self.batch_size], self._ready[self.batch_size :]
         for entry in batch:
             gap = version - entry.oldest_version
-            assert gap <= self.max_staleness, (
-                f"group {entry.key} is {gap} versions old, eta is {self.max_staleness}"
-            )
+            if gap > self.max_staleness:  # never, after `_evict`; what is trained on is worth a second look
+                raise RuntimeError(f"group {entry.key} is {gap} versions old, eta is {self.max_staleness}")
             del self._undelivered[entry.key]
             self._attempts.pop(entry.key, None)
         self.counts["consumed"] += len(batch)
@@ -144,7 +146,8 @@ class RingBuffer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore before the first `next_batch`; the undelivered prompts come first."""
-        assert not self._undelivered, "the buffer can be restored only before it is used"
+        if self._undelivered:
+            raise RuntimeError("the buffer can be restored only before it is used")
         self._to_resubmit = list(state["undelivered"])
         self.counts = Counter(state["counts"])
 
@@ -216,12 +219,31 @@ def has_signal(group: dict[str, Any], tolerance: float = 1e-6) -> bool:
     return bool(rewards.max() - rewards.min() > tolerance)
 
 
-def endless(dataloader: Any) -> Iterator[Any]:
-    """The rows of a dataloader of batches, epoch after epoch. Raises ValueError when it is empty."""
+class Prompts:
+    """The rows of a dataloader of batches, one by one, epoch after epoch.
+
+    A loader's state counts a batch as drawn once its first row is handed out; `drawn` holds the rest of it, so that a
+    checkpoint can keep them. Raises ValueError when the data is empty.
+    """
+
+    def __init__(self, dataloader: Any):
+        self.drawn: deque[Any] = deque()
+        self._batches = _endless(dataloader)
+
+    def __iter__(self) -> Prompts:
+        return self
+
+    def __next__(self) -> Any:
+        while not self.drawn:
+            self.drawn.extend(next(self._batches))
+        return self.drawn.popleft()
+
+
+def _endless(dataloader: Any) -> Iterator[list[Any]]:
     for epoch in itertools.count():
         num_rows = 0
         for rows in dataloader:
             num_rows += len(rows)
-            yield from rows
-        if num_rows == 0 and epoch > 0:
+            yield rows
+        if num_rows == 0 and epoch > 0:  # the first pass may be the empty rest of a resumed epoch
             raise ValueError("the training data is empty after filtering")

@@ -29,6 +29,7 @@ from llavaonevision1_5 import MODEL_TYPE
 from trains import qwen_vl
 from utils import loss_options, run_manifest
 
+SERVER_RESERVE = 8  # SGLang refuses prompt + answer that come closer than this to its context length
 NO_TOP_K = 10_000_000  # AReaL's "no limit" is any top_k beyond every vocabulary
 
 
@@ -59,10 +60,7 @@ class LossConfig:
     def options(self, gconfig: GenerationHyperparameters) -> dict[str, Any]:
         """What `utils.loss_options.validate` checks; the sampling settings come from `gconfig`."""
         options = asdict(self)
-        del (
-            options["reward_bias"],
-            options["reward_scaling"],
-        )  # any value leaves the GRPO advantages as they are
+        del options["reward_bias"], options["reward_scaling"]  # checked where the batch is
         if self.loss_mode == "constant":
             options["max_tokens"] = gconfig.max_new_tokens
         return {**options, "group_size": gconfig.n_samples, "temperature": gconfig.temperature}
@@ -193,6 +191,11 @@ def _check_sampling(config: Config) -> None:
         raise ValueError(
             "gconfig: greedy training rollouts have no signal; write greedy: false, temperature: 1.0"
         )
+    if sampling.frequency_penalty != 0:
+        raise ValueError(
+            f"gconfig.frequency_penalty={sampling.frequency_penalty}: the server would sample from another "
+            "distribution than the trainer computes; write 0"
+        )
     if config.actor.temperature != sampling.temperature:
         raise ValueError(
             f"actor.temperature={config.actor.temperature} must equal gconfig.temperature={sampling.temperature}, "
@@ -203,10 +206,16 @@ def _check_sampling(config: Config) -> None:
         raise ValueError("gconfig.stop_token_ids=[]: name the end-of-turn token, or no answer ever stops")
     limit = config.sglang.context_length
     wanted = (config.train_dataset.max_length or 0) + sampling.max_new_tokens
-    if limit is not None and wanted > limit:
+    if limit is not None and wanted + SERVER_RESERVE > limit:
         raise ValueError(
             f"train_dataset.max_length={config.train_dataset.max_length} + gconfig.max_new_tokens="
-            f"{sampling.max_new_tokens} exceed sglang.context_length={limit}"
+            f"{sampling.max_new_tokens} exceed sglang.context_length={limit}, of which the server keeps "
+            f"{SERVER_RESERVE} tokens for itself; write at least {wanted + SERVER_RESERVE}"
+        )
+    if config.eval_gconfig.n_samples != 1:
+        raise ValueError(
+            f"eval_gconfig.n_samples={config.eval_gconfig.n_samples}: evaluation takes one answer to each prompt; "
+            "write 1 (Pass@k: python -m utils.evaluate_offline)"
         )
 
 
@@ -222,11 +231,19 @@ def _check_batch(config: Config) -> None:
             f"rollout.consumer_batch_size={config.rollout.consumer_batch_size} must be train_dataset.batch_size="
             f"{batch_size}: staleness is counted in batches of that size"
         )
-    num_rollouts = batch_size * config.gconfig.n_samples
-    if num_rollouts % config.actor.num_minibatches:
+    num_rollouts = batch_size // ranks * config.gconfig.n_samples
+    if config.actor.num_minibatches < 1 or num_rollouts % config.actor.num_minibatches:
         raise ValueError(
-            f"actor.num_minibatches={config.actor.num_minibatches} does not divide the {num_rollouts} rollouts a step"
+            f"actor.num_minibatches={config.actor.num_minibatches} does not divide the {num_rollouts} rollouts of a "
+            "step and rank"
         )
+    for key, value in {
+        "actor.logprob_chunk_size": config.actor.logprob_chunk_size,
+        "buffer.max_attempts_per_batch": config.buffer.max_attempts_per_batch,
+        "loss.reward_scaling": config.loss.reward_scaling,
+    }.items():
+        if value <= 0:
+            raise ValueError(f"{key}={value}: wanted more than 0")
     if config.rollout.max_head_offpolicyness < 0:
         raise ValueError(
             f"rollout.max_head_offpolicyness={config.rollout.max_head_offpolicyness}: wanted 0 (synchronous) or more"
@@ -285,6 +302,14 @@ def _check_engine(config: Config) -> None:
         raise ValueError(
             f"allocation_mode={config.allocation_mode!r}: the actor is sharded by data parallelism alone; "
             "write fsdp:dN"
+        )
+    if config.actor.enable_tree_training:
+        raise ValueError(
+            "actor.enable_tree_training=true: AReaL's tree path goes around the recipe's log-probabilities; write false"
+        )
+    if config.rollout.check_trajectory_format:
+        raise ValueError(
+            "rollout.check_trajectory_format=true: groups carry images and records beside tensors; write false"
         )
     if config.actor.optimizer is None:
         raise ValueError("actor.optimizer=null: a policy without an optimizer does not learn")

@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
             if run.reference is not None:
                 for group, logprobs in zip(batch, run.reference.compute_logp(batch), strict=True):
                     group["reference_logprobs"] = logprobs
-            probe(rollout, batch)  # do the servers agree with these numbers?
+            probe(rollout, batch, run.config.gconfig.temperature)  # do the servers agree with these numbers?
 
         with report.phase("advantages"):
             actor.compute_advantages(batch)
@@ -54,16 +54,20 @@ def main(argv: list[str]) -> None:
             update = actor.ppo_update(batch)
 
         with report.phase("exchange"):
+            actor.stage_weights(
+                run.weight_meta.with_version(step + 1)
+            )  # files are written while rollout goes on
             rollout.pause()
             actor.update_weights(run.weight_meta.with_version(step + 1))
             run.set_version(step + 1)
             rollout.resume()
 
+        is_due = is_evaluation_due(run, step)
         with report.phase("save"):
             save(run, step)
 
         with report.phase("evaluate"):
-            if is_evaluation_due(run, step):
+            if is_due:
                 report.evaluation(step + 1, evaluate(run))
 
         record = report.step(step, batch, update)
@@ -84,7 +88,7 @@ def save(run: Run, step: int) -> None:
 
 
 def is_evaluation_due(run: Run, step: int) -> bool:
-    """Every `evaluator.freq_steps`, and after the last step."""
+    """Every `evaluator.freq_steps`, and after the last step. Asked before `save`, which stores the count."""
     if run.eval_dataloader is None:
         return False
     info, due = run.step_info(step), []

@@ -10,7 +10,7 @@ from areal.api.cli_args import InferenceEngineConfig
 from areal.api.io_struct import HttpRequest
 from areal.engine.sglang_remote import RemoteSGLangEngine, SGLangBackend
 
-from trains.buffer import RingBuffer, endless
+from trains.buffer import Prompts, RingBuffer
 from trains.config import BufferConfig
 
 # Added to a logit: far below every float32 log-probability, and finite for SGLang's JSON.
@@ -60,13 +60,23 @@ class BoundedRollout(RemoteSGLangEngine):
         """One batch of groups within the staleness bound; generation goes on meanwhile and afterwards."""
         del args, kwargs  # AReaL's grouping and filters: the workflow and the buffer do both
         if self._prompts is None:
-            self._prompts = endless(dataloader)
+            self._prompts = Prompts(dataloader)
         batch = self.buffer.next_batch(self._prompts, workflow, self.get_version)
         for group in batch[
             1:
         ]:  # the first one is probed (trains/parity.py); images need not travel with the others
             group["info"][0].image_data = None
         return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """The ring buffer's state, with the prompts that were drawn from the data and not yet submitted."""
+        state = self.buffer.state_dict()
+        drawn = list(self._prompts.drawn) if self._prompts is not None else []
+        return {**state, "undelivered": state["undelivered"] + drawn}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore before the first `prepare_batch`."""
+        self.buffer.load_state_dict(state)
 
     @property
     def server_url(self) -> str:

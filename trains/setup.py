@@ -33,6 +33,17 @@ UNBOUNDED_STALENESS = 10**9  # evaluation is not training data
 
 
 @dataclass
+class TrainingLength(FinetuneSpec):
+    """AReaL's record of the training's length, which it derives the learning-rate schedule from; it has no limit."""
+
+    step_limit: int | None = None
+
+    @property
+    def total_train_steps(self) -> int:
+        return self.step_limit or super().total_train_steps
+
+
+@dataclass
 class Run:
     """Everything the loop touches; `start_step` is above 0 after a recovery."""
 
@@ -87,11 +98,11 @@ class ResumableData:
         self.rollout = rollout
 
     def state_dict(self) -> dict[str, Any]:
-        return {"dataloader": self.dataloader.state_dict(), "buffer": self.rollout.buffer.state_dict()}
+        return {"dataloader": self.dataloader.state_dict(), "buffer": self.rollout.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.dataloader.load_state_dict(state["dataloader"])
-        self.rollout.buffer.load_state_dict(state["buffer"])
+        self.rollout.load_state_dict(state["buffer"])
 
 
 def build(config: Config) -> Run:
@@ -132,10 +143,11 @@ def build(config: Config) -> Run:
             max_pixels=data.max_pixels,
             **shared,
         )
-    spec = FinetuneSpec(
+    spec = TrainingLength(
         total_train_epochs=config.total_train_epochs,
-        dataset_size=len(train_dataloader) * data.batch_size,
+        dataset_size=-(-train_dataloader.num_epoch_rows // data.batch_size) * data.batch_size,
         train_batch_size=data.batch_size,
+        step_limit=config.total_train_steps,
     )
 
     actor.initialize(addr=None, ft_spec=spec)
@@ -177,7 +189,7 @@ def build(config: Config) -> Run:
         stats_logger=StatsLogger(config, spec),
         reward_pool=pool,
         spec=spec,
-        total_steps=config.total_train_steps or spec.total_train_steps,
+        total_steps=spec.total_train_steps,
     )
     workflow_options = {
         "reward_pool": pool,
@@ -218,6 +230,7 @@ def run_directory(config: Config) -> Path:
 
 
 def _recover(run: Run) -> None:
+    """Continue behind the last checkpoint for recovery. Raises RuntimeError for one that cannot be read."""
     info = run.recover.load(
         run.actor,
         run.saver,
@@ -231,6 +244,19 @@ def _recover(run: Run) -> None:
         run.start_step = run.step = info.last_step_info.global_step + 1
         run.rollout.recover(run.start_step)
         run.eval_rollout.set_version(run.start_step)
+        scheduler = run.actor.lr_scheduler  # AReaL saves the optimizer without it
+        scheduler.last_epoch = run.start_step - 1
+        scheduler.step()
+        return
+    recover = run.config.recover
+    path = RecoverHandler.recover_info_path(recover.experiment_name, recover.trial_name, recover.fileroot)
+    if recover.mode not in ("off", "disabled") and Path(path).exists():
+        # AReaL logs the reason and would begin anew, over the records of the run that was to be continued.
+        raise RuntimeError(
+            f"{path} cannot be continued from: it was written by another number of trainer ranks, or is damaged, or "
+            "its checkpoint is gone (the log above says which). Restore it, delete it to begin anew, or write "
+            "recover.mode: off"
+        )
 
 
 def _weight_meta(config: Config) -> WeightUpdateMeta:

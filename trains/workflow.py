@@ -107,11 +107,11 @@ class VisionRolloutWorkflow(RolloutWorkflow):
             rollouts = await asyncio.gather(
                 *(self._rollout(engine, sample, encoded) for _ in range(self.num_rollouts))
             )
+            return self._group(data["key"], sample, encoded, rollouts)
         except Exception as error:
             logger.error("prompt %s failed: %r", data["prompt"].get("id"), error, exc_info=True)
             failure = Failure(data["key"], f"{type(error).__name__}: {error}", isinstance(error, ValueError))
             return {"failure": failure}
-        return self._group(data["key"], sample, encoded, rollouts)
 
     async def _rollout(
         self, engine: InferenceEngine, sample: Sample, encoded: EncodedPrompt
@@ -126,7 +126,12 @@ class VisionRolloutWorkflow(RolloutWorkflow):
             tokenizer=self.tokenizer,
             processor=self.processor,
         )
-        response = await engine.agenerate(request)
+        try:
+            response = await engine.agenerate(request)
+        except (
+            ValueError
+        ) as error:  # of the transport (a page instead of JSON): the prompt itself has been checked
+            raise UnusableResponseError(str(error)) from error
         media = self.forbidden.intersection(response.output_tokens)
         if media or not response.output_tokens:
             raise UnusableResponseError(

@@ -1,5 +1,6 @@
 """The ring buffer under every interleaving of generation, interruption, update, failure and recovery."""
 
+import itertools
 import random
 
 import pytest
@@ -12,12 +13,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from trains.buffer import (
     Failure,
     NoSignalError,
+    Prompts,
     RingBuffer,
     RolloutFailedError,
-    endless,
     has_signal,
     oldest_version,
 )
+from trains.rollout import BoundedRollout
 from trains.workflow import GroupInfo
 
 BATCH, ETA = 3, 2
@@ -76,25 +78,43 @@ class FakeExecutor:
         return [self.finished.pop(0)] if self.finished else []
 
 
+class FakeLoader:
+    """Like torchdata's stateful loader: a batch counts as drawn when it is handed out, whole."""
+
+    rows_per_batch = 4  # not a divisor of anything else here
+
+    def __init__(self, num_batches=0):
+        self.num_batches = num_batches
+
+    def __iter__(self):
+        while True:
+            first = self.num_batches * self.rows_per_batch
+            self.num_batches += 1
+            yield list(range(first, first + self.rows_per_batch))
+
+
+def client(buffer, loader):
+    """The part of the rollout client that draws prompts and saves state."""
+    rollout = BoundedRollout.__new__(BoundedRollout)
+    rollout.buffer, rollout._prompts = buffer, Prompts(loader)
+    return rollout
+
+
 class BufferMachine(RuleBasedStateMachine):
     buffer_class = RingBuffer
 
     def __init__(self):
         super().__init__()
-        self.prompts = iter(range(10**9))
-        self.drawn, self.consumed = set(), []
+        self.consumed = []
         self.executor = FakeExecutor()
         self.buffer = self.new_buffer()
+        self.loader = FakeLoader()
+        self.client = client(self.buffer, self.loader)
 
     def new_buffer(self):
         return self.buffer_class(
             self.executor, batch_size=BATCH, max_staleness=ETA, max_attempts_per_batch=1000
         )
-
-    def draw(self):
-        for prompt in self.prompts:
-            self.drawn.add(prompt)
-            yield prompt
 
     @rule(which=st.integers(0, 20))
     def generate_one_out_of_order(self, which):
@@ -110,7 +130,7 @@ class BufferMachine(RuleBasedStateMachine):
 
     @rule()
     def train(self):
-        batch = self.buffer.next_batch(self.draw(), None, self.executor.get_version)
+        batch = self.buffer.next_batch(self.client._prompts, None, self.executor.get_version)
         assert len(batch) == BATCH
         for group in batch:
             gap = self.executor.version - oldest_version(group)
@@ -126,10 +146,12 @@ class BufferMachine(RuleBasedStateMachine):
 
     @rule()
     def crash_and_recover(self):
-        state = self.buffer.state_dict()
+        state = self.client.state_dict()
         self.executor = FakeExecutor(self.executor.version)
         self.buffer = self.new_buffer()
-        self.buffer.load_state_dict(state)
+        self.loader = FakeLoader(self.loader.num_batches)
+        self.client = client(self.buffer, self.loader)
+        self.client.load_state_dict(state)
         assert self.executor.staleness_manager.get_capacity() <= (ETA + 1) * BATCH, "a burst after recovery"
 
     @invariant()
@@ -138,8 +160,9 @@ class BufferMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_prompt_is_lost(self):
-        undelivered = set(map(str, self.buffer.state_dict()["undelivered"]))
-        assert undelivered | set(self.consumed) == set(map(str, self.drawn))
+        undelivered = set(map(str, self.client.state_dict()["undelivered"]))
+        drawn = range(self.loader.num_batches * self.loader.rows_per_batch)
+        assert undelivered | set(self.consumed) == set(map(str, drawn))
         assert not undelivered & set(self.consumed)
 
     @invariant()
@@ -222,6 +245,26 @@ def test_groups_without_signal_are_replaced_until_the_data_has_none():
     assert buffer.counts["dropped_without_signal"] == 6
 
 
+def test_signal_in_between_starts_the_count_again():
+    executor = FakeExecutor()
+    buffer = RingBuffer(
+        executor, batch_size=BATCH, max_staleness=ETA, drop_without_signal=True, max_attempts_per_batch=1
+    )
+    rewards = itertools.cycle([(1.0, 1.0), (1.0, 1.0), (0.0, 1.0)])  # BATCH in a row would be too many
+    original = executor.finish
+    executor.finish = lambda index, **kwargs: original(index, rewards=next(rewards))
+    assert len(buffer.next_batch(iter(range(1000)), None, executor.get_version)) == BATCH
+    assert buffer.counts["dropped_without_signal"] == 2 * BATCH
+
+
+def test_a_rollout_that_areal_rejects_is_named():
+    executor = FakeExecutor()
+    buffer = RingBuffer(executor, batch_size=1, max_staleness=0)
+    executor.wait = lambda *args, **kwargs: [None]
+    with pytest.raises(RolloutFailedError, match="AReaL rejected a rollout"):
+        buffer.next_batch(iter("abc"), None, executor.get_version)
+
+
 def test_a_mistake_in_the_data_stops_the_run_and_a_passing_fault_does_not():
     executor = FakeExecutor()
     buffer = RingBuffer(executor, batch_size=1, max_staleness=0)
@@ -245,7 +288,7 @@ def test_signal_needs_a_real_difference():
 
 def test_an_empty_loader_is_an_error_and_not_a_hang():
     with pytest.raises(ValueError, match="empty"):
-        next(endless([]))
+        next(Prompts([]))
 
 
 def test_random_long_runs_keep_the_bound():

@@ -139,6 +139,9 @@ def test_a_wrong_reference_is_a_data_error_and_a_broken_connection_is_not(proces
     result, _ = roll_out(processor, pool, [ConnectionError("gone")], row())
     assert not result["failure"].is_data_error
     assert "gone" in result["failure"].message
+    # AReaL raises this where a server or proxy answers with a page instead of JSON
+    result, _ = roll_out(processor, pool, [ValueError("Expected JSON dict response, got str")], row())
+    assert not result["failure"].is_data_error
 
 
 def test_versions_follow_requests_and_not_responses():
