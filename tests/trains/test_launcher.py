@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from areal.launcher import local, supervisor
@@ -56,13 +58,17 @@ def first_line_with(process, text, timeout=240):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_two_real_steps(overrides, published_checkpoint, tmp_path):
+def test_two_real_steps(overrides, published_checkpoint, digits_data, tmp_path):
     """From a published checkpoint to an exported one; the run starts from an earlier run, as stage 2 does."""
     prepared, earlier = tmp_path / "prepared", tmp_path / "earlier"
     assert checkpoint.main(["prepare", str(published_checkpoint), str(prepared)]) == 0
     earlier.mkdir()
     (earlier / "run.json").write_text(json.dumps({"finished": True, "checkpoint": str(prepared)}))
-    overrides = [*overrides, f"actor.path={earlier}"]
+    penalised = with_length_penalty(f"{digits_data}/stage1/train.parquet", tmp_path / "train.parquet")
+    overrides = [*overrides, f"actor.path={earlier}", f"train_dataset.path={penalised}"]
+    overrides.append(
+        f"gconfig.stop_token_ids=[258,{','.join(map(str, range(32)))}]"
+    )  # answers of all lengths
     process = start([*overrides, "total_train_steps=2", "recover.mode=on", "recover.freq_steps=2"])
     output, _ = process.communicate(timeout=280)
     assert process.returncode == 0, output
@@ -73,6 +79,7 @@ def test_two_real_steps(overrides, published_checkpoint, tmp_path):
     assert steps[0]["parity_tokens"] > 0
     assert max(record["parity_max"] for record in steps) < 1e-4
     assert all(0 <= record["gap_max"] <= 4 for record in steps)
+    assert all(min(record["gradient_norms"].values()) > 0 for record in steps)
     assert "held-out accuracy after step 2" in output
     assert not orphans(tmp_path)
     assert f"[launcher] resolved: ++actor.path={prepared}" in output
@@ -88,6 +95,18 @@ def test_two_real_steps(overrides, published_checkpoint, tmp_path):
     assert [record["step"] for record in steps] == [1, 2, 3]
     assert steps[2]["version"] == 2
     assert steps[2]["buffer"]["consumed"] == 12
+
+
+def with_length_penalty(source, target):
+    """The same data with a reward that falls with length: random weights solve nothing, and equal rewards have no
+    gradient.
+    """
+    table = pq.read_table(source)
+    penalty = {"overlong": {"max_tokens": 24, "buffer_tokens": 24}}
+    specs = [json.dumps({**json.loads(text or "{}"), **penalty}) for text in table["spec"].to_pylist()]
+    column = table.schema.get_field_index("spec")
+    pq.write_table(table.set_column(column, "spec", pa.array(specs)), target)
+    return target
 
 
 def assert_exports(run, published, exported):
