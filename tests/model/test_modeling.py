@@ -41,11 +41,14 @@ def packed_inputs(prompts, num_padding=0):
     }
 
 
-def padded_inputs(prompts):
-    """One row per prompt, filled up on the right to the longest."""
+def padded_inputs(prompts, side):
+    """One row per prompt, filled up to the longest. On the left the mask matters: the rest could see the padding."""
     longest = max(len(p.ids) for p in prompts)
-    ids = [p.ids + [0] * (longest - len(p.ids)) for p in prompts]
-    mask = [[1] * len(p.ids) + [0] * (longest - len(p.ids)) for p in prompts]
+    ids, mask = [], []
+    for prompt in prompts:
+        padding, real = [0] * (longest - len(prompt.ids)), [1] * len(prompt.ids)
+        ids.append(padding + prompt.ids if side == "left" else prompt.ids + padding)
+        mask.append(padding + real if side == "left" else real + padding)
     return {
         "input_ids": torch.tensor(ids),
         "attention_mask": torch.tensor(mask),
@@ -88,14 +91,16 @@ def test_restarting_positions_alone_mean_packed(checkpoint, prompts, implementat
     torch.testing.assert_close(packed, torch.cat(one_by_one(model, prompts)), **CLOSE)
 
 
-def test_padded_equals_one_by_one(model, prompts):
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padded_equals_one_by_one(model, prompts, side):
+    inputs = padded_inputs(prompts, side)
     with torch.no_grad():
-        padded = model(**padded_inputs(prompts)).logits
-    for row, alone, prompt in zip(padded, one_by_one(model, prompts), prompts, strict=True):
-        torch.testing.assert_close(row[: len(prompt.ids)], alone, **CLOSE)
+        padded = model(**inputs).logits
+    for row, mask, alone in zip(padded, inputs["attention_mask"], one_by_one(model, prompts), strict=True):
+        torch.testing.assert_close(row[mask.bool()], alone, **CLOSE)
 
 
-@pytest.mark.parametrize("form", ["packed", "packed with padding", "padded"])
+@pytest.mark.parametrize("form", ["packed", "packed with padding", "padded left", "padded right"])
 def test_gradients_equal_one_by_one(model, prompts, form):
     """Relative to the largest entry of each tensor: a bias of the tower has gradients 1000 times below the head's."""
 
@@ -103,8 +108,8 @@ def test_gradients_equal_one_by_one(model, prompts, form):
         return (logits.log_softmax(-1)[..., 5] * is_real).sum()
 
     num_real = sum(len(p.ids) for p in prompts)
-    if form == "padded":
-        inputs = padded_inputs(prompts)
+    if form.startswith("padded"):
+        inputs = padded_inputs(prompts, form.split()[1])
         is_real = inputs["attention_mask"]
     else:
         inputs = packed_inputs(prompts, num_padding=5 if form.endswith("padding") else 0)
