@@ -214,7 +214,6 @@ def estimate(
         tokens=in_batch * workload.sequence_tokens,
         image_tokens=in_batch * workload.image_tokens,
         prompt_image_tokens=workload.num_prompts * workload.image_tokens,
-        rollout_image_tokens=rollouts * workload.image_tokens,
         dtype=dtype,
         checkpointing=checkpointing,
         flash="flash" in attn,

@@ -32,6 +32,9 @@ from utils.functional import aggregate_loss, decoupled_ppo_loss, loss_denominato
 from utils.logprobs import logprobs_and_entropy
 from utils.policy_metrics import kl_estimate
 
+# One entry per sequence. AReaL splits lists under names that begin like this among micro-batches; those under exactly
+# `multi_modal_input` it also joins to tensors, for all micro-batches at once.
+PIXELS = "multi_modal_input_pixels"
 TRAINED_KEYS = (
     "input_ids",
     "attention_mask",
@@ -227,6 +230,14 @@ class VisionActor(FSDPEngine):
         )  # each rank holds a shard of every gradient
         return dict(zip(squares, total.sqrt().tolist(), strict=True))
 
+    def _prepare_mb_inputs(self, mb_item):
+        """Join the pixels of a micro-batch when its turn comes: until then G rollouts share one tensor."""
+        inputs = dict(mb_item.padded_mb)
+        pixels = [images["pixel_values"] for images in inputs.pop(PIXELS) if images]
+        if pixels:
+            inputs["pixel_values"] = torch.cat(pixels)
+        return super()._prepare_mb_inputs(mb_item._replace(padded_mb=inputs))
+
     def _compute_logprobs_entropy(self, logits, inputs, ulysses_pad_size=0):
         """In chunks, and of the distribution that was sampled from: without the forbidden tokens."""
         labels = torch.roll(inputs["input_ids"], shifts=-1, dims=-1).squeeze(0)
@@ -301,11 +312,13 @@ def model_inputs(group: dict[str, Any]) -> dict[str, Any]:
     """What the model reads of a group: ids, mask, and the prompt's images by reference, once per rollout."""
     images = group["images"][0]
     num_rollouts = len(group["input_ids"])
-    shared = {} if len(images["pixel_values"]) == 0 else images
+    has_images = len(images["pixel_values"]) > 0
+    grids, pixels = ({key: images[key]} if has_images else {} for key in ("image_grid_thw", "pixel_values"))
     inputs = {
         "input_ids": group["input_ids"],
         "attention_mask": group["attention_mask"],
-        "multi_modal_input": [shared] * num_rollouts,
+        "multi_modal_input": [grids] * num_rollouts,
+        PIXELS: [pixels] * num_rollouts,
     }
     if "mm_token_type_ids" in group:
         inputs["mm_token_type_ids"] = group["mm_token_type_ids"]

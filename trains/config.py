@@ -244,6 +244,12 @@ def _check_batch(config: Config) -> None:
     }.items():
         if value <= 0:
             raise ValueError(f"{key}={value}: wanted more than 0")
+    buffer_tokens = config.reward.overlong_buffer_tokens
+    if not 0 <= buffer_tokens <= config.gconfig.max_new_tokens:
+        raise ValueError(
+            f"reward.overlong_buffer_tokens={buffer_tokens}: wanted 0 (off) to gconfig.max_new_tokens="
+            f"{config.gconfig.max_new_tokens}"
+        )
     if config.rollout.max_head_offpolicyness < 0:
         raise ValueError(
             f"rollout.max_head_offpolicyness={config.rollout.max_head_offpolicyness}: wanted 0 (synchronous) or more"

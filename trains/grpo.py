@@ -23,8 +23,9 @@ from trains.config import load
 from trains.evaluation import evaluate
 from trains.guards import SkipCounter, check_parity
 from trains.parity import probe
+from trains.recovery import ResumableData
 from trains.report import Report, reported_failure
-from trains.setup import ResumableData, Run, build, run_directory
+from trains.setup import Run, build, run_directory
 
 
 def main(argv: list[str]) -> None:

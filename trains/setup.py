@@ -15,7 +15,6 @@ from areal.api import FinetuneSpec, StepInfo, WeightUpdateMeta
 from areal.utils import seeding
 from areal.utils.evaluator import Evaluator
 from areal.utils.hf_utils import load_hf_processor_and_tokenizer
-from areal.utils.recover import RecoverHandler
 from areal.utils.saver import Saver
 from areal.utils.stats_logger import StatsLogger
 
@@ -25,6 +24,7 @@ from dataset.prompts import PromptConfig
 from reward.pool import RewardPool
 from trains.actor import VisionActor
 from trains.config import Config
+from trains.recovery import Recovery, recover
 from trains.rollout import BoundedRollout
 from trains.workflow import VisionRolloutWorkflow
 
@@ -59,7 +59,7 @@ class Run:
     weight_meta: WeightUpdateMeta
     saver: Saver
     evaluator: Evaluator
-    recover: RecoverHandler
+    recover: Recovery
     stats_logger: StatsLogger
     reward_pool: RewardPool
     spec: FinetuneSpec
@@ -88,21 +88,6 @@ class Run:
         self.reward_pool.close()
         self.stats_logger.close()
         self.actor.destroy()
-
-
-class ResumableData:
-    """The data loader and the ring buffer as one object with the state that AReaL's `RecoverHandler` saves."""
-
-    def __init__(self, dataloader: Any, rollout: BoundedRollout):
-        self.dataloader = dataloader
-        self.rollout = rollout
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"dataloader": self.dataloader.state_dict(), "buffer": self.rollout.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.dataloader.load_state_dict(state["dataloader"])
-        self.rollout.load_state_dict(state["buffer"])
 
 
 def build(config: Config) -> Run:
@@ -185,7 +170,7 @@ def build(config: Config) -> Run:
         saver=Saver(config.saver, spec),
         # the evaluation before training is the loop's own; AReaL's flag would add one after the first step
         evaluator=Evaluator(replace(config.evaluator, eval_before_train=False), spec),
-        recover=RecoverHandler(config.recover, spec),
+        recover=Recovery(config.recover, spec),
         stats_logger=StatsLogger(config, spec),
         reward_pool=pool,
         spec=spec,
@@ -198,9 +183,14 @@ def build(config: Config) -> Run:
         "max_pixels": data.max_pixels,
         "get_progress": lambda: run.progress,
     }
-    run.workflow = VisionRolloutWorkflow(processor, config.gconfig, **workflow_options)
+    run.workflow = VisionRolloutWorkflow(
+        processor,
+        config.gconfig,
+        overlong_buffer_tokens=config.reward.overlong_buffer_tokens,
+        **workflow_options,
+    )
     run.eval_workflow = VisionRolloutWorkflow(processor, config.eval_gconfig, **workflow_options)
-    _recover(run)
+    recover(run)
     return run
 
 
@@ -227,36 +217,6 @@ def run_directory(config: Config) -> Path:
     path = Path(config.cluster.fileroot) / config.experiment_name / config.trial_name
     path.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def _recover(run: Run) -> None:
-    """Continue behind the last checkpoint for recovery. Raises RuntimeError for one that cannot be read."""
-    info = run.recover.load(
-        run.actor,
-        run.saver,
-        run.evaluator,
-        run.stats_logger,
-        ResumableData(run.train_dataloader, run.rollout),
-        inference_engine=run.rollout,
-        weight_update_meta=run.weight_meta,
-    )
-    if info is not None:
-        run.start_step = run.step = info.last_step_info.global_step + 1
-        run.rollout.recover(run.start_step)
-        run.eval_rollout.set_version(run.start_step)
-        scheduler = run.actor.lr_scheduler  # AReaL saves the optimizer without it
-        scheduler.last_epoch = run.start_step - 1
-        scheduler.step()
-        return
-    recover = run.config.recover
-    path = RecoverHandler.recover_info_path(recover.experiment_name, recover.trial_name, recover.fileroot)
-    if recover.mode not in ("off", "disabled") and Path(path).exists():
-        # AReaL logs the reason and would begin anew, over the records of the run that was to be continued.
-        raise RuntimeError(
-            f"{path} cannot be continued from: it was written by another number of trainer ranks, or is damaged, or "
-            "its checkpoint is gone (the log above says which). Restore it, delete it to begin anew, or write "
-            "recover.mode: off"
-        )
 
 
 def _weight_meta(config: Config) -> WeightUpdateMeta:

@@ -71,6 +71,8 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         reward_pool: `reward.pool.RewardPool`, shared by all workflows of the process.
         forbidden_token_ids: media tokens; none may appear among the generated tokens.
         prompts, max_pixels: as in curation (`dataset/encode.py`).
+        overlong_buffer_tokens: the reward falls by up to 1 over this many last tokens before the limit (DAPO, Yu et
+            al. 2025, eq. 13), unless a sample's spec says otherwise; 0 is off.
         get_progress: share of training done, in [0, 1], for rewards with a schedule.
     """
 
@@ -83,6 +85,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         forbidden_token_ids: list[int],
         prompts: PromptConfig = DEFAULT_PROMPTS,
         max_pixels: int | None = None,
+        overlong_buffer_tokens: int = 0,
         get_progress=lambda: 0.0,
     ):
         self.processor = processor
@@ -94,6 +97,10 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         self.prompts = prompts
         self.max_pixels = max_pixels
         self.get_progress = get_progress
+        self.overlong = {}
+        if overlong_buffer_tokens:
+            limits = {"max_tokens": gconfig.max_new_tokens, "buffer_tokens": overlong_buffer_tokens}
+            self.overlong = {"overlong": limits}
 
     async def arun_episode(self, engine: InferenceEngine, data: dict[str, Any]) -> dict[str, Any]:
         """`data` is {"key": int, "prompt": row}. Returns the group, or {"failure": Failure}: AReaL would swallow an
@@ -146,7 +153,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
             sample.answer_type,
             problem_type=sample.problem_type,
             prompt_type=sample.prompt_type,
-            spec=sample.spec,
+            spec={**self.overlong, **(sample.spec or {})},
             progress=self.get_progress(),
             num_tokens=len(response.output_tokens),
         )

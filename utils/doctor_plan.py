@@ -68,7 +68,6 @@ def make_plan(
         tokens=config.actor.mb_spec.max_tokens_per_mb or longest,
         image_tokens=config.actor.mb_spec.max_tokens_per_mb or longest,
         prompt_image_tokens=data.batch_size * image_tokens,
-        rollout_image_tokens=num_rollouts // train.dp_size * image_tokens,
         dtype=config.actor.dtype,
         master_dtype=config.actor.optimizer_dtype,
         checkpointing=config.actor.gradient_checkpointing,

@@ -192,12 +192,7 @@ class Training:
     ranks: int
     tokens: int  # of the largest micro-batch, image tokens included
     image_tokens: int  # among them
-    prompt_image_tokens: (
-        int  # of all prompts of a step: each rank sees all of them once, when they are shared out
-    )
-    rollout_image_tokens: (
-        int  # of the rollouts of this rank: AReaL joins them for all micro-batches beforehand
-    )
+    prompt_image_tokens: int  # of all prompts of a step: each rank sees them once, when they are shared out
     dtype: str = "bfloat16"
     master_dtype: str = "float32"
     checkpointing: bool = True
@@ -260,7 +255,7 @@ def trainer_lines(model: Architecture, run: Training) -> list[Line]:
         )
         vision += model.vision_layers * vision_activation_bytes(model, run.dtype)
         highest = max(logits, inside)
-    pixels = (run.prompt_image_tokens + run.rollout_image_tokens) * model.merge**2 * model.patch_dim
+    pixels = (run.prompt_image_tokens + run.image_tokens) * model.merge**2 * model.patch_dim
     return [
         Line("weights", total * master / ranks, f"P x {master} / ranks, P = {total / 1e9:.3g}e9", home),
         Line("gradients", trained * master / ranks, f"P_trained x {master} / ranks", home),
@@ -274,7 +269,7 @@ def trainer_lines(model: Architecture, run: Training) -> list[Line]:
         Line(
             "pixel tensors",
             pixels * PIXEL_BYTES,
-            "patches of all prompts and of the rank's rollouts x dim x 4",
+            "patches of all prompts and of the micro-batch x dim x 4",
         ),
     ]
 

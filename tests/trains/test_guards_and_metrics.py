@@ -9,7 +9,7 @@ import torch
 from llavaonevision1_5.freezing import part_of_model
 from reward import RewardOutput
 from reward.counters import RewardCounters
-from trains.actor import _previous, model_inputs
+from trains.actor import PIXELS, _previous, model_inputs
 from trains.guards import DivergedError, ParityError, SkipCounter, check_parity
 from trains.metrics import _facts, _means, _signs_of_hacking, flat, update_metrics
 from trains.parity import difference
@@ -53,12 +53,13 @@ def test_the_seam_moves_a_token_to_the_position_that_predicts_it():
 
 def test_images_are_shared_by_reference():
     inputs = model_inputs(group())
-    first, second = inputs["multi_modal_input"]
+    first, second = inputs[PIXELS]
     assert first["pixel_values"] is second["pixel_values"]
     text_only = group() | {
         "images": [{"pixel_values": torch.zeros(0, 588), "image_grid_thw": torch.zeros(0, 3)}]
     }
     assert model_inputs(text_only)["multi_modal_input"] == [{}, {}]
+    assert model_inputs(text_only)[PIXELS] == [{}, {}]
 
 
 def test_gaps_count_generated_tokens_alone():

@@ -20,8 +20,8 @@ OPTIONS = [
     "actor.num_minibatches=2",
     "actor.optimizer.lr=1e-3",
     "loss.kl_coefficient=0.1",
+    "reward.overlong_buffer_tokens=24",  # an untrained model earns nothing, but its answers differ in length
     "loss.estimator=rloo", "loss.loss_mode=sequence-mean",
-    "buffer.drop_without_signal=true", "buffer.max_attempts_per_batch=1000",
     "total_train_steps=3", "valid_dataset=null", "evaluator.eval_before_train=false",
 ]  # fmt: skip
 
@@ -36,7 +36,7 @@ def test_options_together(overrides, tiny_checkpoint, tmp_path):
     run = tmp_path / "runs" / "digits-stage1" / "demo"
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in steps] == [1, 2, 3]
-    assert all(record["num_groups"] == 4 and record["groups_without_signal"] == 0 for record in steps)
+    assert all(record["num_groups"] == 4 for record in steps)
     assert max(record["parity_max"] for record in steps) < 1e-4, "the servers compute what the adapters do"
 
     norms = steps[-1]["gradient_norms"]

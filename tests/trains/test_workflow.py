@@ -176,3 +176,23 @@ def test_tensor_types(processor, pool):
         "logprobs": torch.float32, "versions": torch.int32, "rewards": torch.float32,
         "mm_token_type_ids": torch.int64,
     }  # fmt: skip
+
+
+def test_long_answers_lose_reward_unless_the_sample_says_otherwise(processor, pool):
+    """Limit 32, buffer 32: an answer of n tokens loses n / 32."""
+
+    def reward(**changes):
+        workflow = VisionRolloutWorkflow(
+            processor,
+            GenerationHyperparameters(n_samples=1, stop_token_ids=[END], max_new_tokens=32),
+            pool,
+            forbidden_token_ids=[261],
+            overlong_buffer_tokens=32,
+        )
+        engine = ScriptedEngine(processor.tokenizer, [[("<answer>7</answer>", 0)]])
+        group = asyncio.run(workflow.arun_episode(engine, {"key": 0, "prompt": row(**changes)}))
+        return float(group["rewards"][0]), group["info"][0].lengths[0]
+
+    total, length = reward()
+    assert total == pytest.approx(1 - length / 32)
+    assert reward(spec={"overlong": {"max_tokens": 1000, "buffer_tokens": 10}})[0] == 1.0

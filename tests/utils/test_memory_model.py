@@ -84,7 +84,7 @@ def test_published_figures_of_8b():
     """Qwen3-8B's cache takes 144 KiB a token; 16 bytes of state per parameter; 8.5e9 x 2 bytes of weights to serve."""
     model = m.Architecture.from_config(EIGHT)
     assert model.kv_bytes_per_token == 144 * 1024
-    run = m.Training(ranks=4, tokens=6144, image_tokens=0, prompt_image_tokens=0, rollout_image_tokens=0)
+    run = m.Training(ranks=4, tokens=6144, image_tokens=0, prompt_image_tokens=0)
     lines = {line.what: line.num_bytes for line in m.trainer_lines(model, run)}
     state = lines["weights"] + lines["gradients"] + lines["optimizer"]
     assert state == pytest.approx(16 * model.parameters / 4)
@@ -99,7 +99,7 @@ def test_published_figures_of_8b():
 
 def test_more_ranks_fewer_bytes_and_offload_moves_them():
     model = m.Architecture.from_config(EIGHT)
-    shared = {"tokens": 6144, "image_tokens": 6144, "prompt_image_tokens": 0, "rollout_image_tokens": 0}
+    shared = {"tokens": 6144, "image_tokens": 6144, "prompt_image_tokens": 0}
     four, eight = (m.trainer_lines(model, m.Training(ranks=n, **shared)) for n in (4, 8))
     assert m.peak(four) - m.peak(eight) == pytest.approx(16 * model.parameters * (1 / 4 - 1 / 8))
     offloaded = m.trainer_lines(model, m.Training(ranks=4, offload=True, **shared))
