@@ -86,6 +86,7 @@ def test_logprobs_equal_one_by_one(output, model):
 
 
 def test_gradients_equal_one_by_one(output, model):
+    """Relative to the largest entry of each tensor: those of the tower are far smaller than those of the head."""
     folder, *shares = output
     prompts = [prompt for share in shares for prompt in share]
     loss = -sum(next_token_logprobs(model, prompt)[-8:].sum() for prompt in prompts) / (8 * len(prompts))
@@ -93,8 +94,11 @@ def test_gradients_equal_one_by_one(output, model):
     gradients = torch.load(folder / "gradients.pt")
     assert set(gradients) == {name for name, _ in model.named_parameters()}
     for name, parameter in model.named_parameters():
-        torch.testing.assert_close(gradients[name], parameter.grad, atol=2e-6, rtol=1e-4, msg=name)
-    assert gradients["visual.class_embedding"].abs().max() > 0
+        scale = parameter.grad.abs().max()
+        assert scale > 0, name
+        torch.testing.assert_close(
+            gradients[name] / scale, parameter.grad / scale, atol=1e-5, rtol=0, msg=name
+        )
 
 
 def test_what_the_engine_saves_loads_as_it_is(output, model, processor):
