@@ -136,7 +136,7 @@ def test_an_unknown_model_is_refused():
             "--answer-tokens",
             "256",
             "--tokens",
-            "3072",
+            "2300",  # two micro-batches of eight; AReaL deals sequences out evenly, the estimate takes full ones
             "--image-tokens",
             "16",
         ],
@@ -153,4 +153,4 @@ def test_the_estimate_against_real_steps(options, tmp_path):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
     found = json.loads((tmp_path / "result.json").read_text())
-    assert found["estimated_bytes"] == pytest.approx(found["measured_bytes"], rel=0.15)
+    assert found["estimated_bytes"] == pytest.approx(found["measured_bytes"], rel=0.08)
