@@ -153,10 +153,6 @@ BROKEN = {
     ),
     "never stops": (["gconfig.stop_token_ids=[7]"], r"stop_token_ids=\[7\] holds none .* \[151643, 151645\]"),
     "drifting dtype": (["sglang.dtype=float16"], r"sglang\.dtype=float16 differs from actor\.dtype=bfloat16"),
-    "sdpa for Qwen": (
-        ["actor.attn_impl=sdpa"],
-        r"actor\.attn_impl='sdpa' lets packed sequences of model type",
-    ),
 }
 
 
@@ -164,10 +160,19 @@ BROKEN = {
 def test_a_mistake_gives_its_one_message(name, arguments, monkeypatch):
     monkeypatch.chdir(ROOT)
     overrides, message = BROKEN[name]
-    stem = "qwen25vl-3b_stage1_grpo" if "Qwen" in name else BASE
-    diagnosis = doctor.examine(arguments(stem, *FITS, *overrides), node())
+    diagnosis = doctor.examine(arguments(BASE, *FITS, *overrides), node())
     assert len(diagnosis.problems) == 1, diagnosis.problems
     assert re.search(message, diagnosis.problems[0]), diagnosis.problems[0]
+
+
+def test_sdpa_is_for_models_whose_packed_sequences_are_kept_apart(arguments, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llava"}')
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    words = arguments(BASE, *FITS, f"actor.path={tmp_path}", "actor.attn_impl=sdpa")
+    (problem,) = doctor.examine(words, node()).problems
+    assert (
+        "actor.attn_impl='sdpa' lets packed sequences of model type 'llava' attend to each other" in problem
+    )
 
 
 MACHINES = {
