@@ -205,7 +205,8 @@ def check_disk_and_ports(plan: Plan) -> Iterator[Finding]:
     weights = plan.model.parameters * 2
     wanted = 2 * weights  # the final checkpoint, and one from the saver
     wanted += weights if config.actor.weight_update_mode == "disk" else 0
-    wanted += plan.model.parameters * 2 * 12 if config.recover.mode not in ("off", "disabled") else 0  # by turns
+    if config.recover.mode not in ("off", "disabled"):
+        wanted += 2 * plan.model.parameters * 12  # the new one is whole before the old one goes
     if plan.here.free_disk_bytes < wanted:
         yield (
             True,
