@@ -3,7 +3,7 @@
     python -m benchmarks.async_vs_sync --steps 30 --output runs/async_vs_sync
 
 Runs `digits_cpu_stage1` from the warm-started checkpoint with eta = 0 and with eta = 4, in turn and repeatedly, so that
-both see the same drift of the machine. Then measures the server alone (seconds per token at several batch sizes) and
+both see the same drift of the machine. Then measures the server alone and the client alone, and
 writes `measured.json`, which `benchmarks.pipeline_simulation` reads: its prediction must come within 15 % of the
 measured step times. Evaluation is off: it is the same in both modes.
 """
@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure_client import measure_client
 from benchmarks.measure_server import measure_server
 from trains.config import load
 
@@ -41,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
             records[eta] += train(eta, round_index, arguments)
     config = load(["--config", CONFIG, f"actor.path={arguments.checkpoint}"])
     server = measure_server(arguments.checkpoint, config, arguments.output)
-    parameters = pipeline_parameters(*records.values(), server, config)
+    client_seconds = measure_client(arguments.checkpoint, config)
+    parameters = pipeline_parameters(*records.values(), server, client_seconds, config)
     (arguments.output / "measured.json").write_text(json.dumps(parameters, indent=2) + "\n")
     for eta, part in records.items():
         phases = {
@@ -71,14 +73,18 @@ def train(eta: int, round_index: int, arguments: argparse.Namespace) -> list[dic
 
 
 def pipeline_parameters(
-    synchronous: list[dict], asynchronous: list[dict], server: dict[str, Any], config: Any
+    synchronous: list[dict],
+    asynchronous: list[dict],
+    server: dict[str, Any],
+    client_seconds: float,
+    config: Any,
 ) -> dict[str, Any]:
     """The parameter file of `benchmarks.pipeline_simulation`.
 
-    The server's numbers come from the server alone. The trainer's come from the synchronous steps, where nothing else
-    computes. One number is taken from the asynchronous steps: how much slower the trainer is beside a decoding server.
-    The two share the machine's cores, so decoding beside the trainer is taken to slow down as much. No step time is
-    an input.
+    The server's numbers come from the server alone, the client's from the client alone. The trainer's come from the
+    synchronous steps, where nothing else computes. One number is taken from the asynchronous steps: how much slower
+    the trainer is beside a decoding server. The two share the machine's cores, so decoding beside the trainer is taken
+    to slow down as much. No step time is an input.
     """
     seconds_per_token = {
         name: statistics.median(
@@ -89,7 +95,7 @@ def pipeline_parameters(
     contention = max(seconds_per_token["beside"] / seconds_per_token["alone"], 1.0)
     pauses = [record["exchange_pause"] for record in synchronous]
     fixed = [
-        r["seconds"]["total"] - sum(r["seconds"][name] for name in ("rollout", "proximal", "update"))
+        r["seconds"]["total"] - r["waiting_seconds"] - r["seconds"]["proximal"] - r["seconds"]["update"]
         for r in synchronous
     ]
     tokens = statistics.median(r["num_sequence_tokens"] - r["num_tokens"] for r in synchronous)
@@ -102,6 +108,7 @@ def pipeline_parameters(
             "group_size": config.gconfig.n_samples,
             "eta": ETAS[-1],
             **server,
+            "client_seconds": client_seconds,
             "median_tokens": statistics.median(server["measured_tokens"]),
             "sigma_tokens": 0.0,  # unused: lengths are drawn from the measured ones
             "max_tokens": config.gconfig.max_new_tokens,

@@ -21,6 +21,8 @@ from utils.sample import Sample
 BATCH_SIZES = (1, 8, 32, 64, 128)  # requests at once
 NUM_TOKENS = 33  # of a timed answer; the first one is the prefill's
 REPEATS = 3
+NUM_PROMPTS = 256  # at least (1 + 2 REPEATS) x the groups in BATCH_SIZES
+NUM_LENGTHS = 512  # answers sampled for the distribution of lengths
 
 
 def measure_server(checkpoint: str, config: Any, output: Path) -> dict[str, Any]:
@@ -47,7 +49,9 @@ def measure_server(checkpoint: str, config: Any, output: Path) -> dict[str, Any]
 def _prompts(checkpoint: str, config: Any) -> list[EncodedPrompt]:
     processor, _ = load_hf_processor_and_tokenizer(checkpoint)
     rows = open_rows(config.train_dataset.path)
-    samples = [Sample.from_row(rows.read(index)) for index in range(0, len(rows), max(len(rows) // 64, 1))]
+    samples = [
+        Sample.from_row(rows.read(index)) for index in range(0, len(rows), max(len(rows) // NUM_PROMPTS, 1))
+    ]
     return [
         encode_prompt(processor, sample, max_pixels=config.train_dataset.max_pixels) for sample in samples
     ]
@@ -70,7 +74,9 @@ async def _measure(url: str, prompts: list[EncodedPrompt], gconfig: Any) -> dict
                 response.raise_for_status()
                 return (await response.json())["meta_info"]["completion_tokens"]
 
-        async def seconds(num_requests: int, num_tokens: int, first: int) -> float:
+        async def seconds(num_requests: int, num_tokens: int) -> float:
+            first = next_index[0]
+            next_index[0] += -(-num_requests // gconfig.n_samples) * gconfig.n_samples
             start = time.perf_counter()
             await asyncio.gather(
                 *(
@@ -80,21 +86,20 @@ async def _measure(url: str, prompts: list[EncodedPrompt], gconfig: Any) -> dict
             )
             return time.perf_counter() - start
 
-        decode, prefill, first = {}, {}, 0
+        next_index = [0]  # no prompt comes twice: the server would remember it
+        decode, prefill = {}, {}
         for num_requests in BATCH_SIZES:
-            await seconds(num_requests, NUM_TOKENS, first)
+            await seconds(num_requests, NUM_TOKENS)
             short = long = 0.0
             for _ in range(REPEATS):
-                first += 7 * gconfig.n_samples  # other prompts than the last time
-                long += await seconds(num_requests, NUM_TOKENS, first)
-                first += 7 * gconfig.n_samples
-                short += await seconds(num_requests, 1, first)
+                long += await seconds(num_requests, NUM_TOKENS)
+                short += await seconds(num_requests, 1)
             decode[str(num_requests)] = (long - short) / REPEATS / (NUM_TOKENS - 1)
             prefill[num_requests] = short / REPEATS / num_requests
         lengths = await asyncio.gather(
             *(
                 generate(i, max_new_tokens=gconfig.max_new_tokens, stop_token_ids=gconfig.stop_token_ids)
-                for i in range(len(prompts) * gconfig.n_samples)
+                for i in range(NUM_LENGTHS)
             )
         )
     return {

@@ -4,7 +4,8 @@ What is modelled, and how:
 
 - A server decodes up to `max_running_requests` requests together. One token of each of b running requests
   takes `decode_seconds(b)`, interpolated between measured points; a request's prefill stalls its server.
-- A group is `group_size` requests of one prompt. It is ready `reward_seconds` after its last response.
+- A group is `group_size` requests of one prompt; the client prepares one group after another. It is ready
+  `reward_seconds` after its last response.
 - Groups are submitted while (in flight + ready + consumed) < (eta + version + 1) * groups_per_step, the
   executor's capacity rule, and at most `max_concurrent_groups` are in flight.
 - The trainer takes the oldest `groups_per_step` ready groups, trains, then exchanges weights. A ready group
@@ -118,6 +119,7 @@ class Pipeline:
         )  # seconds of waiting -> training -> syncing -> waiting
         self.scoring: list[tuple[float, int, Group]] = []  # heap by the time the reward is there
         self.buffer: list[Group] = []
+        self.preparing: deque[tuple[float, Group]] = deque()  # by the time the client sends the requests
         self.order = itertools.count()
         self.seconds: Counter = Counter()  # spent waiting, training, syncing, with a server idle
         self.tokens = 0
@@ -147,7 +149,8 @@ class Pipeline:
         phase_slowdown = self.p.train_contention if is_shared else 1.0
         next_response = min(s.seconds_to_next(slowdown) for s in self.servers) if decoding else math.inf
         next_reward = self.scoring[0][0] - self.now if self.scoring else math.inf
-        seconds = max(min(next_response, next_reward, self.phase_left * phase_slowdown), 0.0)
+        next_request = self.preparing[0][0] - self.now if self.preparing else math.inf
+        seconds = max(min(next_response, next_reward, next_request, self.phase_left * phase_slowdown), 0.0)
         if math.isinf(seconds):
             raise RuntimeError(f"the pipeline stands still at step {self.version}: nothing runs and no batch")
         if self.version >= self.p.warmup_steps:
@@ -161,6 +164,7 @@ class Pipeline:
                 for group in server.pop_finished():
                     self.finish_response(group)
                 server.admit(self.version)
+        self.send_prepared()
         while self.scoring and self.scoring[0][0] <= self.now:
             self.finish_group(heapq.heappop(self.scoring)[2])
         if self.phase_left <= 1e-12:
@@ -176,6 +180,13 @@ class Pipeline:
             group = self.draw_group()
             r.submitted += 1
             r.in_flight += 1
+            begin = max(self.now, self.preparing[-1][0]) if self.preparing else self.now
+            self.preparing.append((begin + p.client_seconds, group))
+        self.send_prepared()
+
+    def send_prepared(self) -> None:
+        while self.preparing and self.preparing[0][0] <= self.now:
+            group = self.preparing.popleft()[1]
             for work in group.work:
                 server = min(self.servers, key=len)
                 server.queue.append((work, group))

@@ -36,6 +36,7 @@ class Parameters:
     max_running_requests: int = 64
     max_concurrent_groups: int = 10**9
     prefill_seconds: float = 0.0
+    client_seconds: float = 0.0  # to prepare the requests of a group, one group after another
     reward_seconds: float = 0.0
     train_fixed_seconds: float = 0.0  # a step's part that does not depend on tokens; writing the weights too
     sync_seconds: float = 0.0  # decoding stands still, and so does the trainer

@@ -69,6 +69,14 @@ class VisionActor(FSDPEngine):
             [model_inputs(group) for group in batch],
         )
 
+    def compute_full_logp(self, group: dict[str, Any]) -> torch.Tensor:
+        """As `compute_logp` for one group, over the whole vocabulary: as a server scores tokens that it is given."""
+        excluded, self.forbidden_token_ids = self.forbidden_token_ids, []
+        try:
+            return self.compute_logp([group])[0]
+        finally:
+            self.forbidden_token_ids = excluded
+
     def compute_advantages(self, batch: list[dict[str, Any]]) -> None:
         """Write `advantages`, `behavior_logprobs`, `policy_mask`, `policy_versions` `[G, seq]` into each group.
 

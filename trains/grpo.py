@@ -46,7 +46,9 @@ def main(argv: list[str]) -> None:
             if run.reference is not None:
                 for group, logprobs in zip(batch, run.reference.compute_logp(batch), strict=True):
                     group["reference_logprobs"] = logprobs
-            probe(rollout, batch, run.config.gconfig.temperature)  # do the servers agree with these numbers?
+            probe(
+                actor, rollout, batch, run.config.gconfig.temperature
+            )  # do the servers compute the same policy?
 
         with report.phase("advantages"):
             actor.compute_advantages(batch)

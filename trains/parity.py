@@ -1,13 +1,13 @@
 """Do trainer and rollout engine still compute the same policy? Asked of the servers at every step.
 
-Fresh tokens alone cannot tell: when generation runs ahead, every token trained on is a few versions old. So one group
-of each step is scored again by a server under the weights it has now, which are the trainer's, and compared with the
-proximal log-probabilities. It costs one prefill of a few sequences.
+Fresh tokens alone cannot tell: when generation runs ahead, every token trained on is a few versions old. So some
+sequences of each step are scored again by a server under the weights it has now, which are the trainer's. It costs one
+prefill of the server and one small forward pass of the trainer.
 
-Scoring does not leave out the media tokens that sampling forbids. A trained model gives them no probability, so this
-does not show; asking the server for their share (`token_ids_logprob`) ends SGLang 0.5.10.post1's scheduler as soon as
-such a request shares a batch with one that does not ask. Nor does it divide by the temperature: at another one than 1
-only tokens drawn from the current weights are compared, as they come back from sampling.
+The server scores over the whole vocabulary, and so does the trainer here. (Training leaves out the media tokens that
+sampling forbids; nothing holds their probability down. Asking the server for their share, `token_ids_logprob`, ends
+SGLang 0.5.10.post1's scheduler as soon as such a request shares a batch with one that does not ask.) Nor does it divide
+by the temperature: at another one than 1 only tokens drawn from the current weights are compared.
 """
 
 from __future__ import annotations
@@ -27,37 +27,48 @@ TIMEOUT_SECONDS = 120.0
 logger = logging.getLogger("Parity")
 
 
-def probe(rollout: BoundedRollout, batch: list[dict[str, Any]], temperature: float) -> None:
-    """Add `server_logprobs` `[NUM_SEQUENCES, seq]` to the groups of the batch that still carry their images.
+def probe(actor: Any, rollout: BoundedRollout, batch: list[dict[str, Any]], temperature: float) -> None:
+    """Add `server_gap` `[tokens]`, |trainer - server| of each scored token, to a group that still carries its images.
 
-    Aligned with `proximal_logprobs`: position t holds the log-probability of token t + 1; NaN where nothing was scored.
-    Must be called before the weights change. A server that does not answer is logged; the launcher notices a dead one.
+    All ranks must call it together, before the weights change. A server that does not answer is logged; the launcher
+    notices a dead one.
     """
-    for group in batch:
-        info = group["info"][0]
-        if info.image_data is not None and temperature == 1.0:
-            try:
-                group["server_logprobs"] = _score(rollout, group, info.image_data)
-            except requests.RequestException as error:
-                logger.warning("step without a comparison of trainer and server: %r", error)
+    if temperature != 1.0:
+        return
+    probed = next((group for group in batch if group["info"][0].image_data is not None), None)
+    rows = _first_rows(batch[0] if probed is None else probed)
+    full = actor.compute_full_logp(rows)  # every rank computes, also one that has nothing to compare
+    if probed is None:
+        return
+    try:
+        scored = _score(rollout, rows, probed["info"][0].image_data).to(full.device)
+    except requests.RequestException as error:
+        logger.warning("step without a comparison of trainer and server: %r", error)
+        return
+    probed["server_gap"] = (full - scored)[~scored.isnan()].abs()
 
 
 def difference(group: dict[str, Any], version: int) -> torch.Tensor:
     """|trainer - server| per token, 1-D: of the probed sequences, and of tokens drawn from the current weights."""
     mask = group["policy_mask"].bool()
     fresh = mask & (group["policy_versions"] == version)
-    differences = [(group["proximal_logprobs"] - group["behavior_logprobs"])[fresh]]
-    if "server_logprobs" in group:
-        server = group["server_logprobs"].to(mask.device)
-        rows = slice(len(server))
-        differences.append((group["proximal_logprobs"][rows] - server)[mask[rows] & ~server.isnan()])
-    return torch.cat(differences).abs()
+    differences = (group["proximal_logprobs"] - group["behavior_logprobs"])[fresh].abs()
+    return torch.cat([differences, group.get("server_gap", differences[:0])])
+
+
+def _first_rows(group: dict[str, Any]) -> dict[str, Any]:
+    """The first `NUM_SEQUENCES` rollouts of a group, with all that the model reads."""
+    return {
+        key: value[:NUM_SEQUENCES] if isinstance(value, torch.Tensor) else value
+        for key, value in group.items()
+    }
 
 
 def _score(rollout: BoundedRollout, group: dict[str, Any], image_data: list[str]) -> torch.Tensor:
+    """The server's log-probabilities `[rows, seq]`; position t holds that of token t + 1, NaN what was not scored."""
     ids, lengths = group["input_ids"], group["attention_mask"].sum(-1).tolist()
     num_prompt = int(group["loss_mask"][0].argmax())
-    rows = range(min(NUM_SEQUENCES, len(ids)))
+    rows = range(len(ids))
     payload = {
         "input_ids": [ids[row, : min(lengths[row], num_prompt + MAX_ANSWER_TOKENS)].tolist() for row in rows],
         "sampling_params": {"max_new_tokens": 1, "temperature": 1.0},

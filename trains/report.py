@@ -77,7 +77,8 @@ class Report:
             "tokens_per_second": metrics["num_tokens"] / total,
             "trainer_tokens_per_second": metrics["num_sequence_tokens"]
             / max(self.seconds.get("proximal", 0) + self.seconds.get("update", 0), 1e-9),
-            "waiting_share": self.seconds.get("rollout", 0.0) / total,
+            "waiting_seconds": run.rollout.waited_seconds,
+            "waiting_share": run.rollout.waited_seconds / total,
         }
         if self.is_writer:
             self._append("metrics.jsonl", record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -43,6 +44,7 @@ class BoundedRollout(RemoteSGLangEngine):
         self._buffer_options = buffer
         self._engine.backend = RecordingBackend(forbidden_token_ids)
         self.buffer: RingBuffer | None = None
+        self.waited_seconds = 0.0  # for the last batch; sharing it out among the ranks is not in it
         self._prompts = None
 
     def initialize(self, engine_id=None, addr=None, train_data_parallel_size: int | None = None) -> None:
@@ -61,7 +63,9 @@ class BoundedRollout(RemoteSGLangEngine):
         del args, kwargs  # AReaL's grouping and filters: the workflow and the buffer do both
         if self._prompts is None:
             self._prompts = Prompts(dataloader)
+        start = time.perf_counter()
         batch = self.buffer.next_batch(self._prompts, workflow, self.get_version)
+        self.waited_seconds = time.perf_counter() - start
         for group in batch[
             1:
         ]:  # the first one is probed (trains/parity.py); images need not travel with the others

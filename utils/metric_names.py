@@ -61,7 +61,7 @@ STEP = {
     "buffer/dropped_without_signal": "Groups replaced by dynamic sampling, since the start.",
     "buffer/failed": "Rollouts of a prompt that failed and were tried again, since the start.",
     "buffer/ready": "Finished groups waiting at the end of the step.",
-    "seconds/rollout": "Time the trainer waited for a batch.",
+    "seconds/rollout": "Time until the batch was there: waiting for it, and sharing it out among the ranks.",
     "seconds/proximal": "Time of the proximal (and reference) log-probabilities.",
     "seconds/advantages": "Time of the advantages.",
     "seconds/update": "Time of forward, backward and optimizer.",
@@ -73,7 +73,8 @@ STEP = {
     "exchange_pause_share": "The same as a share of the step.",
     "tokens_per_second": "Generated tokens consumed per second of the step.",
     "trainer_tokens_per_second": "Tokens read per second of proximal pass and update.",
-    "waiting_share": "Share of the step that the trainer waited for rollouts.",
+    "waiting_seconds": "Time that the first rank waited for finished groups.",
+    "waiting_share": "The same as a share of the step.",
 }
 NAMES = {
     **{name: ROLLOUT[name] for name in ROLLOUT},
@@ -87,7 +88,7 @@ def describe(name: str) -> str | None:
     """The sentence of a flat metric name, or None for a name that nobody has explained.
 
     >>> describe("seconds/rollout")
-    'Time the trainer waited for a batch.'
+    'Time until the batch was there: waiting for it, and sharing it out among the ranks.'
     """
     if name in NAMES:
         return NAMES[name]

@@ -73,6 +73,20 @@ def test_contention_slows_decoding_only_while_the_trainer_computes():
     assert simulate(bound).step_seconds == pytest.approx(2.0 + 3.0 + 0.5)
 
 
+def test_the_client_prepares_one_group_after_another():
+    """The second group is sent 2 x 0.4 s after the step began: a synchronous step is longer by that much."""
+    result = simulate(replace(FIXED, client_seconds=0.4))
+    assert result.step_seconds == pytest.approx(3.75 + 0.8)
+
+
+def test_the_trainer_is_slower_beside_a_decoding_server():
+    """One request at a time, 4 of 1 s and an exchange of 0.5 s a step: the training hides, however slow it is."""
+    assert simulate(replace(FIXED, train_contention=2.0)).step_seconds == pytest.approx(3.75)
+    bound = replace(FIXED, eta=1, train_contention=2.0, decode_seconds=((1, 0.1),))
+    # Rollout passes 1 s of the training at half its speed; the other 1.5 s follow alone.
+    assert simulate(bound).step_seconds == pytest.approx(1.0 + 1.5 + 0.5)
+
+
 def test_a_server_decodes_its_requests_in_step():
     """3 s a token for two, 1 s for one: tokens 2 and 4 finish at 2 * 3 = 6 and at 6 + 2 * 1 = 8."""
     server = Server(replace(FIXED, decode_seconds=((1, 1.0), (2, 3.0)), max_running_requests=2))

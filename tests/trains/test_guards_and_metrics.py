@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from reward.counters import RewardCounters
 from trains.actor import PIXELS, _previous, model_inputs
 from trains.guards import DivergedError, ParityError, SkipCounter, check_parity
 from trains.metrics import _facts, _means, _signs_of_hacking, flat, update_metrics
-from trains.parity import difference
+from trains.parity import difference, probe
 from trains.workflow import GroupInfo
 from utils import metric_names
 
@@ -73,8 +74,55 @@ def test_gaps_count_generated_tokens_alone():
 def test_parity_looks_at_fresh_and_probed_tokens():
     assert difference(group(), version=9).numel() == 0
     assert difference(group(), version=3).tolist() == [0.25]  # the one token drawn from version 3
-    probed = group() | {"server_logprobs": torch.tensor([[0.0, -0.75, -1.25, 0.0]])}
+    probed = group() | {"server_gap": torch.tensor([0.0, 0.5])}
     assert difference(probed, version=9).tolist() == [0.0, 0.5]
+    assert difference(probed, version=3).tolist() == [0.25, 0.0, 0.5]
+
+
+class FakeActor:
+    """Counts what it is asked; the whole-vocabulary log-probability of token t + 1 is -t."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def compute_full_logp(self, rows):
+        self.asked += 1
+        return -torch.arange(rows["input_ids"].shape[1]).float().expand(len(rows["input_ids"]), -1)
+
+
+def answer_of(server_logprobs):
+    return {"meta_info": {"input_token_logprobs": [[None, 6], *([value, 0] for value in server_logprobs)]}}
+
+
+def test_the_probe_compares_answers_alone_and_survives_a_silent_server(monkeypatch):
+    actor, rollout = FakeActor(), SimpleNamespace(server_url="http://127.0.0.1:1")
+    probed, other = group(), group()
+    probed["info"][0].image_data = ["png"]
+    sent = []
+
+    def post(url, json, timeout):
+        sent.append(json)
+        answers = [answer_of([-1.0, -2.5]), answer_of([-1.5])]  # answers of two tokens and of one
+        return SimpleNamespace(raise_for_status=lambda: None, json=lambda: answers)
+
+    monkeypatch.setattr("trains.parity.requests.post", post)
+    probe(actor, rollout, [other, probed], temperature=1.0)
+    assert probed["server_gap"].tolist() == [0.0, 0.5, 0.5]
+    assert "server_gap" not in other
+    assert sent[0]["input_ids"] == [[5, 6, 7, 8], [5, 6, 9]]
+    assert sent[0]["logprob_start_len"] == 1
+    probe(actor, rollout, [other], temperature=1.0)
+    assert (actor.asked, len(sent)) == (2, 1), (
+        "the forward pass is a collective: ranks without a probed group join in"
+    )
+    probe(actor, rollout, [probed], temperature=0.7)
+    assert (actor.asked, len(sent)) == (2, 1)
+
+    monkeypatch.undo()
+    silent = group()
+    silent["info"][0].image_data = []
+    probe(actor, rollout, [silent], temperature=1.0)
+    assert "server_gap" not in silent
 
 
 def test_means_and_shares():
