@@ -57,11 +57,11 @@ def difference(group: dict[str, Any], version: int) -> torch.Tensor:
 
 
 def _first_rows(group: dict[str, Any]) -> dict[str, Any]:
-    """The first `NUM_SEQUENCES` rollouts of a group, with all that the model reads."""
-    return {
-        key: value[:NUM_SEQUENCES] if isinstance(value, torch.Tensor) else value
-        for key, value in group.items()
-    }
+    """The first `NUM_SEQUENCES` rollouts of a group, cut to the longest of them, with all that the model reads."""
+    width = int(group["attention_mask"][:NUM_SEQUENCES].sum(-1).max())
+    rows = {key: value[:NUM_SEQUENCES] for key, value in group.items() if isinstance(value, torch.Tensor)}
+    cut = {key: value[:, :width] if value.ndim == 2 else value for key, value in rows.items()}
+    return {**group, **cut}
 
 
 def _score(rollout: BoundedRollout, group: dict[str, Any], image_data: list[str]) -> torch.Tensor:

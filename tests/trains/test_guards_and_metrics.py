@@ -87,7 +87,8 @@ class FakeActor:
 
     def compute_full_logp(self, rows):
         self.asked += 1
-        return -torch.arange(rows["input_ids"].shape[1]).float().expand(len(rows["input_ids"]), -1)
+        longest = int(rows["attention_mask"].sum(-1).max())  # AReaL's engine returns no more than that
+        return -torch.arange(longest).float().expand(len(rows["input_ids"]), -1)
 
 
 def answer_of(server_logprobs):
@@ -98,6 +99,8 @@ def test_the_probe_compares_answers_alone_and_survives_a_silent_server(monkeypat
     actor, rollout = FakeActor(), SimpleNamespace(server_url="http://127.0.0.1:1")
     probed, other = group(), group()
     probed["info"][0].image_data = ["png"]
+    for key in ("input_ids", "attention_mask", "loss_mask"):  # a third rollout of the group is longer
+        probed[key] = torch.nn.functional.pad(probed[key], (0, 2))
     sent = []
 
     def post(url, json, timeout):
