@@ -75,6 +75,7 @@ def make_plan(
         offload=config.actor.fsdp.offload_params,
         chunk=config.actor.logprob_chunk_size,
         frozen_parameters=frozen,
+        reference=("cpu" if config.ref.offload_params else "gpu") if config.loss.kl_coefficient > 0 else None,
     )
     serving = memory_model.Serving(
         gpus=generation.tp_size,
@@ -135,6 +136,10 @@ def make_plan(
 
 
 def _frozen(model: memory_model.Architecture, actor: Any) -> int:
+    if actor.use_lora:
+        return model.parameters - model.adapter_parameters(
+            actor.lora_rank, tower=not actor.freeze_vision_tower, projector=not actor.freeze_projector
+        )
     tower = model.vision_layers * model.vision_layer_parameters
     projector = model.vision_parameters - tower
     return tower * bool(actor.freeze_vision_tower) + projector * bool(actor.freeze_projector)

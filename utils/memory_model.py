@@ -130,6 +130,19 @@ class Architecture:
         embeddings = self.embedding_parameters * (1 if self.tied else 2)
         return self.layers * self.layer_parameters + self.hidden + embeddings + self.vision_parameters
 
+    def adapter_parameters(self, rank: int, *, tower: bool = True, projector: bool = True) -> int:
+        """Weights of low-rank adapters on every linear layer but the head, as peft's `all-linear` places them."""
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        width, inner, merged = self.vision_width, self.vision_ffn, self.vision_width * self.merge**2
+        attention = 2 * (self.hidden + queries) + 2 * (self.hidden + keys)
+        total = self.layers * (attention + 3 * (self.hidden + self.ffn))
+        if tower:
+            feed_forward = (3 if self.vision_gated else 2) * (width + inner)
+            total += self.vision_layers * (4 * width + 2 * width + feed_forward)
+        if projector:
+            total += (1 + self.num_merger_extra) * (2 * merged + merged + self.hidden)
+        return rank * total
+
     @property
     def kv_bytes_per_token(self) -> int:
         """Keys and values of one token in 16 bit."""
@@ -200,6 +213,7 @@ class Training:
     offload: bool = False
     chunk: int = 64
     frozen_parameters: int = 0
+    reference: str | None = None  # where the weights of a reference model lie: "gpu", "cpu", or there is none
 
 
 def layer_activation_bytes(model: Architecture, dtype: str, *, flash: bool = True) -> int:
@@ -256,7 +270,11 @@ def trainer_lines(model: Architecture, run: Training) -> list[Line]:
         vision += model.vision_layers * vision_activation_bytes(model, run.dtype)
         highest = max(logits, inside)
     pixels = (run.prompt_image_tokens + run.image_tokens) * model.merge**2 * model.patch_dim
+    reference = []
+    if run.reference:
+        reference = [Line("reference model", total * master / ranks, f"P x {master} / ranks", run.reference)]
     return [
+        *reference,
         Line("weights", total * master / ranks, f"P x {master} / ranks, P = {total / 1e9:.3g}e9", home),
         Line("gradients", trained * master / ranks, f"P_trained x {master} / ranks", home),
         Line("optimizer", 2 * trained * master / ranks, f"2 x P_trained x {master} / ranks (AdamW)", home),

@@ -69,7 +69,7 @@ STEP = {
     "seconds/save": "Time of checkpoints.",
     "seconds/evaluate": "Time of held-out evaluation.",
     "seconds/total": "Time of the whole step.",
-    "exchange_pause": "Time that the servers stood still for the hand-over; cut answers go on up to 0.5 s later (AReaL's poll).",
+    "exchange_pause": "Time that the servers stood still for a hand-over; AReaL resends cut answers up to 0.5 s on.",
     "exchange_pause_share": "The same as a share of the step.",
     "tokens_per_second": "Generated tokens consumed per second of the step.",
     "trainer_tokens_per_second": "Tokens read per second of proximal pass and update.",

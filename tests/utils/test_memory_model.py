@@ -107,6 +107,33 @@ def test_more_ranks_fewer_bytes_and_offload_moves_them():
     assert m.peak(offloaded, "cpu") == pytest.approx(16 * model.parameters / 4)
 
 
+@pytest.mark.parametrize("trained", [{}, {"vision_tower": True}, {"vision_tower": True, "projector": True}])
+def test_adapters_are_counted_as_peft_makes_them(trained, tiny_checkpoint):
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    from llavaonevision1_5.freezing import freeze
+    from llavaonevision1_5.tiny import build_model
+
+    config = LoraConfig(task_type=TaskType.CAUSAL_LM, r=8, target_modules="all-linear", bias="none")
+    adapted = get_peft_model(build_model(), config)
+    if trained:
+        freeze(adapted, **{"vision_tower": False, **trained})
+    counted = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    model = m.Architecture.from_config(json.loads((tiny_checkpoint / "config.json").read_text()))
+    wanted = {"tower": not trained.get("vision_tower"), "projector": not trained.get("projector")}
+    assert model.adapter_parameters(8, **wanted) == counted
+
+
+def test_a_reference_model_is_one_more_set_of_weights():
+    model = m.Architecture.from_config(EIGHT)
+    shared = {"ranks": 4, "tokens": 6144, "image_tokens": 0, "prompt_image_tokens": 0}
+    alone, beside = (m.trainer_lines(model, m.Training(**shared, reference=r)) for r in (None, "gpu"))
+    assert m.peak(beside) - m.peak(alone) == pytest.approx(model.parameters)  # 4 bytes over 4 ranks
+    offloaded = m.trainer_lines(model, m.Training(**shared, reference="cpu"))
+    assert m.peak(offloaded) == m.peak(alone)
+    assert m.peak(offloaded, "cpu") == pytest.approx(model.parameters)
+
+
 def test_flops_of_a_step():
     """Per text token 2 FLOPs a weight that multiplies, five passes with checkpointing, four without."""
     model = m.Architecture.from_config(EIGHT)
