@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -85,6 +86,14 @@ def test_the_trainer_is_slower_beside_a_decoding_server():
     bound = replace(FIXED, eta=1, train_contention=2.0, decode_seconds=((1, 0.1),))
     # Rollout passes 1 s of the training at half its speed; the other 1.5 s follow alone.
     assert simulate(bound).step_seconds == pytest.approx(1.0 + 1.5 + 0.5)
+
+
+def test_the_measured_run_is_reproduced():
+    """The demo's job on a CPU, both modes, from parts that were measured by themselves (docs/algorithm.md)."""
+    scenario = load(Path(pipeline_simulation.__file__).with_name("pipeline_cpu.json"))
+    compared = pipeline_simulation.compare(scenario)
+    assert [name for name, *_ in compared] == ["async_step_seconds", "sync_step_seconds"]
+    assert all(abs(modelled / measured - 1) < 0.15 for _, measured, modelled in compared)
 
 
 def test_a_server_decodes_its_requests_in_step():
