@@ -165,8 +165,8 @@ def _draw_gains(axis: Any, runs: list[dict[str, Any]]) -> None:
     for position, (_, before, after, color) in enumerate(bars):
         axis.bar(position - 0.2, before, 0.4, color=color, alpha=0.35)
         axis.bar(position + 0.2, after, 0.4, color=color)
-        axis.text(position + 0.2, after + 0.01, f"{after:.0%}", ha="center", fontsize=8)
-        axis.text(position - 0.2, before + 0.01, f"{before:.0%}", ha="center", fontsize=8, color="#555555")
+        axis.text(position + 0.2, after + 0.01, f"{after:.0%}", ha="center", fontsize=6.5)
+        axis.text(position - 0.2, before + 0.01, f"{before:.0%}", ha="center", fontsize=6.5, color="#555555")
     axis.set_xticks(range(len(bars)), [label for label, *_ in bars], rotation=45, ha="right", fontsize=8)
     axis.set(title="held-out accuracy before (pale) and after (full) each run", ylim=(0, 1.08))
 
@@ -197,7 +197,7 @@ def _draw_seconds(axis: Any, runs: list[dict[str, Any]]) -> None:
             )
             bottom += mean
     axis.set_xticks(range(len(runs)), [_name(run) for run in runs])
-    axis.set(title="seconds per step, by phase (rollout: waiting for it)", ylabel="seconds")
+    axis.set(title="seconds per step, by phase", ylabel="seconds")
     axis.legend(fontsize=8)
 
 
