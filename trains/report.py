@@ -139,7 +139,9 @@ class Report:
             "total_steps": self.run.total_steps,
             "finished": finished,
         }
-        (self.directory / "run.json").write_text(json.dumps(manifest, indent=2) + "\n")
+        new = self.directory / "run.json.new"
+        new.write_text(json.dumps(manifest, indent=2) + "\n")
+        new.replace(self.directory / "run.json")  # whole or not at all: the next stage reads it
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
         with (self.directory / name).open("a") as file:

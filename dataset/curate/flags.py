@@ -13,6 +13,7 @@ from dataset.curate.settings import Settings
 from dataset.prompts import PromptConfig
 from dataset.sources import Location, Source, get_source
 from dataset.sources.generic import read_column_map
+from utils.run_manifest import checkpoint_of
 from utils.sample import PROMPT_TYPES
 
 DEFAULTS = {item: field.default for item, field in Settings.__dataclass_fields__.items()}
@@ -60,7 +61,7 @@ def settings_from(args: argparse.Namespace, command: Sequence[str]) -> Settings:
         source=source,
         location=location,
         output_dir=Path(args.output_dir),
-        model_name=args.model_name,
+        model_name=checkpoint_of(args.model_name),
         rule=rule_for(source.name, overrides),
         num_attempts=args.rollout_n,
         num_workers=args.num_workers,
@@ -158,7 +159,7 @@ def _data_flags(group: argparse._ArgumentGroup) -> None:
 def _model_flags(group: argparse._ArgumentGroup) -> None:
     """Which model answers, and how."""
     add = group.add_argument
-    add("--model-name", help="checkpoint folder or Hub name")
+    add("--model-name", help="checkpoint folder, folder of a finished run, or Hub name")
     add(
         "--rollout-n",
         type=int,

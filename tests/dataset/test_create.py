@@ -120,6 +120,17 @@ def test_the_command_of_the_readme_parses():
     assert settings.max_tokens == 4096
 
 
+def test_the_model_may_be_a_finished_run(tmp_path):
+    words = ["--dataset-name", "digits", "--output-dir", str(tmp_path / "out"), "--model-name", str(tmp_path)]
+    (tmp_path / "final").mkdir()
+    (tmp_path / "final" / "config.json").write_text("{}")
+    (tmp_path / "run.json").write_text(json.dumps({"finished": True, "checkpoint": "elsewhere/final"}))
+    assert settings_from(make_parser("").parse_args(words), words).model_name == str(tmp_path / "final")
+    (tmp_path / "run.json").write_text(json.dumps({"finished": False, "checkpoint": None}))
+    with pytest.raises(ValueError, match="has not finished"):
+        settings_from(make_parser("").parse_args(words), words)
+
+
 def test_statistics_recomputed_from_the_stored_generations_agree_exactly(finished):
     stored = {line["sample"]["id"]: line for line in generations_of(finished) if line["kind"] == "measured"}
     rows = shard_rows(finished)
