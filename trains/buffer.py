@@ -70,7 +70,7 @@ class RingBuffer:
         drop_without_signal: dynamic sampling (DAPO, Yu et al. 2025, section 3.2): a group whose rewards are all
             equal is dropped and another prompt takes its place.
         max_attempts_per_batch: with `drop_without_signal`, give up after dropping this many batches of groups in a
-            row; and the number of times one prompt may fail.
+            row; and the number of times that one prompt may fail or be evicted.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class RingBuffer:
         num_dropped = 0
         while True:
             version = get_version()
-            self._evict(version)
+            self._evict(version, workflow)
             self._fill(prompts, workflow)
             if len(self._ready) >= self.batch_size:
                 break
@@ -169,15 +169,19 @@ class RingBuffer:
             yield from results
             results = self.executor.wait(1, timeout=0, raise_timeout=False)
 
-    def _evict(self, version: int) -> None:
+    def _evict(self, version: int, workflow: Any) -> None:
         stale = [entry for entry in self._ready if version - entry.oldest_version > self.max_staleness]
         self._ready = [entry for entry in self._ready if version - entry.oldest_version <= self.max_staleness]
         for entry in stale:
             self.counts["evicted"] += 1
             self._release()
+            self._attempts[entry.key] += 1
             prompt = self._undelivered.pop(entry.key)
-            if self.resubmit_evicted:
-                self._to_resubmit.append(prompt)
+            if self.resubmit_evicted and self._attempts[entry.key] < self.max_attempts_per_batch:
+                self._submit(entry.key, prompt, workflow)
+            else:  # its answers take longer than the bound allows; again and again they would be thrown away
+                self.counts["given_up"] += 1
+                del self._attempts[entry.key]
 
     def _on_dropped(self, group: dict, num_dropped: int) -> None:
         self.counts["dropped_without_signal"] += 1

@@ -58,6 +58,7 @@ STEP = {
     "buffer/submitted": "Prompts given to the rollout since the start, repetitions included.",
     "buffer/consumed": "Groups trained on since the start.",
     "buffer/evicted": "Groups thrown away because a token had grown too old, since the start.",
+    "buffer/given_up": "Evicted prompts that were not generated again (any more), since the start.",
     "buffer/dropped_without_signal": "Groups replaced by dynamic sampling, since the start.",
     "buffer/failed": "Rollouts of a prompt that failed and were tried again, since the start.",
     "buffer/ready": "Finished groups waiting at the end of the step.",

@@ -195,9 +195,8 @@ class LooksAtYesterday(RingBuffer):
 
 
 class ForgetsEvicted(RingBuffer):
-    def _evict(self, version):
-        super()._evict(version)
-        self._to_resubmit.clear()
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs, resubmit_evicted=False)
 
 
 @pytest.mark.parametrize("bug", [OffByOne, LooksAtYesterday, ForgetsEvicted])
@@ -230,6 +229,30 @@ def test_evicted_prompts_are_generated_again_and_their_places_given_back():
         "old prompts come again first"
     )
     assert executor.staleness_manager.get_stats().accepted == BATCH, "only what was consumed still counts"
+
+
+def test_a_prompt_that_always_takes_too_long_is_given_up():
+    executor = FakeExecutor()
+    buffer = RingBuffer(executor, batch_size=1, max_staleness=ETA, max_attempts_per_batch=3)
+    original = executor.finish
+
+    def finish(index, **kwargs):
+        data, versions = executor.running[index]
+        if data["prompt"] == 0:
+            versions[0] = executor.version - ETA - 1
+        original(index, **kwargs)
+
+    executor.finish = finish
+    executor.version = 10
+    executor.staleness_manager.on_version_recovered(10)
+    consumed = [
+        buffer.next_batch(prompts, None, executor.get_version)[0]["info"][0].sample_id
+        for prompts in [iter(range(100))]
+        for _ in range(6)
+    ]
+    assert consumed == ["1", "2", "3", "4", "5", "6"]
+    assert (buffer.counts["evicted"], buffer.counts["given_up"]) == (3, 1)
+    assert "0" not in map(str, buffer.state_dict()["undelivered"])
 
 
 def test_groups_without_signal_are_replaced_until_the_data_has_none():
