@@ -1,5 +1,6 @@
 # Each target sets up what it needs; nothing else has to be installed first.
-PYTHON := .venv/bin/python -W ignore
+PYTHON := .venv/bin/python
+export PYTHONWARNINGS := ignore
 LAUNCH := $(PYTHON) -m areal.launcher.local trains/grpo.py --config
 SEED ?= 219
 TRIAL ?= demo
