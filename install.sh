@@ -84,22 +84,28 @@ else
     pip install uv
     .venv/bin/uv pip install -q --python .venv/bin/python --override 3rdparty/overrides-gpu.txt \
         -c 3rdparty/constraints-gpu.txt -r 3rdparty/requirements-gpu.txt
-    .venv/bin/uv pip install -q --python .venv/bin/python --no-build-isolation --no-deps -r 3rdparty/requirements-gpu-build.txt
 fi
 pip install --no-deps --no-build-isolation -e 3rdparty/llavaonevision1_5
 pip install --no-deps --no-build-isolation --force-reinstall ./3rdparty/areal_launcher
 if [ "$profile" = cpu ]; then
     pip install --no-deps --no-build-isolation -e 3rdparty/sglang_cpu
     .venv/bin/python -m sglang_cpu.install_hook
+else
+    log=.venv/flash-attn.log
+    .venv/bin/uv pip install --python .venv/bin/python --no-build-isolation --no-deps \
+        -r 3rdparty/requirements-gpu-build.txt >"$log" 2>&1 ||
+        say "flash-attn was not installed (it takes its authors' wheel from GitHub, or compiles with nvcc; see $log): run this again, or train with actor.attn_impl=sdpa"
 fi
 
 say "checking that the stack imports"
 .venv/bin/python -W ignore - "$profile" <<'PYTHON' || die "the installed stack does not import; see above"
-import importlib, sys
+import importlib, importlib.util, sys
 profile = sys.argv[1]
 names = ["torch", "torchvision", "transformers", "datasets", "areal", "areal.launcher", "llavaonevision1_5.modeling",
          "math_verify", "Levenshtein", "cairosvg", "skimage", "wandb", "yaml"]
-names += ["sglang_cpu", "sglang"] if profile == "cpu" else ["flash_attn", "sgl_kernel", "sglang"]
+names += ["sglang_cpu", "sglang"] if profile == "cpu" else ["sgl_kernel", "sglang"]
+if profile == "gpu" and importlib.util.find_spec("flash_attn"):
+    names.append("flash_attn")
 for name in names:
     if name == "sglang" and profile == "cpu":
         from sglang_cpu import stand_ins
@@ -108,5 +114,7 @@ for name in names:
     if "." not in name and hasattr(module, "__version__"):
         print(f"  {name} {module.__version__}")
 PYTHON
-echo "$fingerprint" > .venv/installed
+if [ "$profile" = cpu ] || .venv/bin/python -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("flash_attn"))'; then
+    echo "$fingerprint" > .venv/installed  # without flash-attn the next run tries again
+fi
 say "done; activate with: source .venv/bin/activate"
