@@ -26,7 +26,7 @@ def test_loads_and_is_consistent(path):
     assert config.rollout.consumer_batch_size == config.train_dataset.batch_size
     assert config.actor.temperature == config.gconfig.temperature
     assert f"--config configs/{path.name}" in path.read_text(), "the header says how to launch it"
-    assert config.rollout.scheduling_spec[0]["env_vars"]["SGLANG_VLM_CACHE_SIZE_MB"] == "0"
+    assert config.rollout.scheduling_spec[0].env_vars["SGLANG_VLM_CACHE_SIZE_MB"] == "0"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

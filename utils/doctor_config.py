@@ -38,7 +38,7 @@ def read_configuration(argv: list[str]) -> tuple[Any, str | None]:
     known = _keys(OmegaConf.to_container(OmegaConf.structured(Config)))
     try:
         raw, _ = parse_cli_args(argv)
-        left_open = sorted(OmegaConf.missing_keys(raw), key=lambda key: (key.count("."), key))
+        left_open = sorted(_left_open(OmegaConf.to_container(raw)), key=lambda key: (key.count("."), key))
         if left_open:
             return None, f"{left_open[0]}=???: a value must be given, in {path} or as {left_open[0]}=VALUE"
         run_manifest.hand_over(raw)
@@ -49,6 +49,15 @@ def read_configuration(argv: list[str]) -> tuple[Any, str | None]:
         return None, f"{error.full_key}: {str(error).splitlines()[0]}"
     except Exception as error:  # hydra's own classes share no useful parent; the first line names the key
         return None, _override_problem(str(error).splitlines()[0], known, path)
+
+
+def _left_open(node: Any, prefix: str = "") -> list[str]:
+    """Dotted keys whose value is ???; values that only refer to them are not named again."""
+    if isinstance(node, dict):
+        return [
+            key for name, value in node.items() for key in _left_open(value, f"{prefix}.{name}".lstrip("."))
+        ]
+    return [prefix] if node == "???" else []
 
 
 def _override_problem(text: str, known: set[str], path: Path) -> str:
