@@ -112,10 +112,8 @@ class RolloutRows(Dataset):
         """The row with decoded images; without a processor the images stay as stored."""
         source, position = key
         sample = Sample.from_row(self.readers[source].read(int(self.kept[source][position])))
-        row = sample.to_row() | {
-            "spec": sample.spec,
-            "place": key,
-        }  # for a checkpoint that must find it again
+        # `place` lets a checkpoint name the row without its images
+        row = sample.to_row() | {"spec": sample.spec, "place": key}
         if self.processor is not None:
             try:
                 row["images"] = prepare_images(self.processor, sample, self.max_pixels)

@@ -294,9 +294,8 @@ class VisionActor(FSDPEngine):
         """Hand the weights to the servers. Every rank has paused its rollout before this and resumes it after."""
         if self._staged != meta.path:  # AReaL's recovery hands over without staging
             self.stage_weights(meta)
-        dist.barrier(
-            group=self.cpu_group
-        )  # no rank's rollout goes on while rank 0 aborts the requests of all
+        # No rank's rollout goes on while rank 0 aborts the requests of all.
+        dist.barrier(group=self.cpu_group)
         start = time.perf_counter()
         super().update_weights(meta)
         self.exchange_seconds = time.perf_counter() - start
