@@ -28,6 +28,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script from anywhere
 from utils import memory_model
+from utils.model_sizes import Architecture
 
 # Language-model sizes; the vision tower is the published one (RiceConfig's defaults).
 SHAPES = {
@@ -139,7 +140,7 @@ def build_actor(
 def make_batch(checkpoint: Path, workload: Workload, seed: int = 0) -> list[dict[str, Any]]:
     """Groups as `trains/workflow.py` documents them, with random answers and rewards."""
     config = json.loads((checkpoint / "config.json").read_text())
-    merge = memory_model.Architecture.from_config(config).merge
+    merge = Architecture.from_config(config).merge
     side = int(workload.image_tokens**0.5)
     if side * side != workload.image_tokens:
         raise ValueError(f"image_tokens is {workload.image_tokens}; wanted a square number")
@@ -206,7 +207,7 @@ def estimate(
     checkpoint: Path, workload: Workload, *, attn: str, dtype: str, checkpointing: bool
 ) -> list[memory_model.Line]:
     """The memory model's lines for this benchmark's one rank; micro-batches are filled with whole sequences."""
-    model = memory_model.Architecture.from_config(json.loads((checkpoint / "config.json").read_text()))
+    model = Architecture.from_config(json.loads((checkpoint / "config.json").read_text()))
     rollouts = workload.num_prompts * workload.group_size
     in_batch = min(workload.max_tokens_per_mb // workload.sequence_tokens, rollouts)
     run = memory_model.Training(
@@ -277,7 +278,7 @@ def measure(
         held += sum(i[k].numel() * i[k].element_size() for g in batch for i in g["images"] for k in i)
         measured = held + peak_cpu_bytes(one_step, actor, batch)[0]
     lines = estimate(checkpoint, workload, attn=attn, dtype=dtype, checkpointing=checkpointing)
-    model = memory_model.Architecture.from_config(json.loads((checkpoint / "config.json").read_text()))
+    model = Architecture.from_config(json.loads((checkpoint / "config.json").read_text()))
     flops = memory_model.step_flops(
         model,
         workload.num_tokens,

@@ -9,6 +9,7 @@ from typing import Any
 
 from utils import memory_model
 from utils.machine import Machine
+from utils.model_sizes import Architecture
 
 DEFAULT_GPU_BYTES = 80 * memory_model.GIB  # when there is no GPU to ask: that of the recipe's node
 PIXELS_PER_TOKEN = 28 * 28  # patch 14 x merge 2, squared
@@ -21,7 +22,7 @@ class Plan:
 
     config: Any  # trains.config.Config
     here: Machine
-    model: memory_model.Architecture
+    model: Architecture
     model_config: dict[str, Any]
     gpu_name: str  # "" without a GPU
     gpu_memory_bytes: float
@@ -50,7 +51,7 @@ def make_plan(
 ) -> Plan:
     """Raises ValueError or KeyError when the checkpoint's config.json describes no model that is known here."""
     model_config = json.loads((Path(config.actor.path) / "config.json").read_text())
-    model = memory_model.Architecture.from_config(model_config)
+    model = Architecture.from_config(model_config)
     generation, train = config.allocation.gen, config.allocation.train
     name = here.gpus[0].name if here.gpus else ""
     memory = gpu_memory_bytes or (here.gpus[0].memory_bytes if here.gpus else DEFAULT_GPU_BYTES)
@@ -135,7 +136,7 @@ def make_plan(
     )
 
 
-def _frozen(model: memory_model.Architecture, actor: Any) -> int:
+def _frozen(model: Architecture, actor: Any) -> int:
     if actor.use_lora:
         return model.parameters - model.adapter_parameters(
             actor.lora_rank, tower=not actor.freeze_vision_tower, projector=not actor.freeze_projector

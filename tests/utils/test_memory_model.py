@@ -11,6 +11,7 @@ import pytest
 
 from llavaonevision1_5 import checkpoint
 from utils import memory_model as m
+from utils.model_sizes import Architecture
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,12 +40,12 @@ EIGHT = published(4096, 12288)
 def test_parameters_are_those_of_the_key_layout(config, billions):
     """The same number by another way: the shape of every tensor that the checkpoint must hold."""
     total = sum(math.prod(shape) for shape in checkpoint.expected_shapes(config).values())
-    assert m.Architecture.from_config(config).parameters == total
+    assert Architecture.from_config(config).parameters == total
     assert total / 1e9 == pytest.approx(billions, abs=0.005)
 
 
 def test_parameters_of_a_real_folder(tiny_checkpoint):
-    model = m.Architecture.from_config(json.loads((tiny_checkpoint / "config.json").read_text()))
+    model = Architecture.from_config(json.loads((tiny_checkpoint / "config.json").read_text()))
     assert model.parameters == sum(math.prod(s) for s in checkpoint.tensor_shapes(tiny_checkpoint).values())
 
 
@@ -75,14 +76,14 @@ def test_parameters_of_the_qwen_models(name, config_name, text, vision, billions
     with torch.device("meta"):
         total = sum({id(p): p.numel() for p in model_class(config).parameters()}.values())
     plain = {"model_type": name, "text_config": text, "vision_config": vision, "tie_word_embeddings": True}
-    estimated = m.Architecture.from_config(plain).parameters
+    estimated = Architecture.from_config(plain).parameters
     assert total / 1e9 == pytest.approx(billions, abs=0.02)
     assert estimated == pytest.approx(total, rel=0.005)
 
 
 def test_published_figures_of_8b():
     """Qwen3-8B's cache takes 144 KiB a token; 16 bytes of state per parameter; 8.5e9 x 2 bytes of weights to serve."""
-    model = m.Architecture.from_config(EIGHT)
+    model = Architecture.from_config(EIGHT)
     assert model.kv_bytes_per_token == 144 * 1024
     run = m.Training(ranks=4, tokens=6144, image_tokens=0, prompt_image_tokens=0)
     lines = {line.what: line.num_bytes for line in m.trainer_lines(model, run)}
@@ -98,7 +99,7 @@ def test_published_figures_of_8b():
 
 
 def test_more_ranks_fewer_bytes_and_offload_moves_them():
-    model = m.Architecture.from_config(EIGHT)
+    model = Architecture.from_config(EIGHT)
     shared = {"tokens": 6144, "image_tokens": 6144, "prompt_image_tokens": 0}
     four, eight = (m.trainer_lines(model, m.Training(ranks=n, **shared)) for n in (4, 8))
     assert m.peak(four) - m.peak(eight) == pytest.approx(16 * model.parameters * (1 / 4 - 1 / 8))
@@ -119,13 +120,13 @@ def test_adapters_are_counted_as_peft_makes_them(trained, tiny_checkpoint):
     if trained:
         freeze(adapted, **{"vision_tower": False, **trained})
     counted = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
-    model = m.Architecture.from_config(json.loads((tiny_checkpoint / "config.json").read_text()))
+    model = Architecture.from_config(json.loads((tiny_checkpoint / "config.json").read_text()))
     wanted = {"tower": not trained.get("vision_tower"), "projector": not trained.get("projector")}
     assert model.adapter_parameters(8, **wanted) == counted
 
 
 def test_a_reference_model_is_one_more_set_of_weights():
-    model = m.Architecture.from_config(EIGHT)
+    model = Architecture.from_config(EIGHT)
     shared = {"ranks": 4, "tokens": 6144, "image_tokens": 0, "prompt_image_tokens": 0}
     alone, beside = (m.trainer_lines(model, m.Training(**shared, reference=r)) for r in (None, "gpu"))
     assert m.peak(beside) - m.peak(alone) == pytest.approx(model.parameters)  # 4 bytes over 4 ranks
@@ -136,7 +137,7 @@ def test_a_reference_model_is_one_more_set_of_weights():
 
 def test_flops_of_a_step():
     """Per text token 2 FLOPs a weight that multiplies, five passes with checkpointing, four without."""
-    model = m.Architecture.from_config(EIGHT)
+    model = Architecture.from_config(EIGHT)
     weights = model.layers * model.layer_parameters + model.embedding_parameters
     assert m.forward_flops(model, 1000, 0, 0) == pytest.approx(2 * 1000 * weights)
     assert m.step_flops(model, 1000, 0, 500, checkpointing=True) == 5 * m.forward_flops(model, 1000, 0, 500)
@@ -146,7 +147,7 @@ def test_flops_of_a_step():
 
 def test_an_unknown_model_is_refused():
     with pytest.raises(ValueError, match=r"model_type is 'llama'; wanted one of"):
-        m.Architecture.from_config({"model_type": "llama"})
+        Architecture.from_config({"model_type": "llama"})
 
 
 @pytest.mark.slow
