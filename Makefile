@@ -12,7 +12,7 @@ RUNS := runs/digits-stage1/$(TRIAL) runs/digits-stage2/$(TRIAL)
 ## demo: train a tiny LLaVA-OneVision-1.5 on real images in both stages, on the CPU (about a quarter of an hour)
 demo: install
 	$(PYTHON) -m dataset.digits --output-dir data/digits
-	$(PYTHON) -m trains.warm_start --output pretrained/tiny-llavaov15 --seed $(SEED)
+	$(PYTHON) -m trains.demo.warm_start --output pretrained/tiny-llavaov15 --seed $(SEED)
 	$(LAUNCH) configs/digits_cpu_stage1.yaml seed=$(SEED) trial_name=$(TRIAL)
 	$(LAUNCH) configs/digits_cpu_stage2.yaml seed=$(SEED) trial_name=$(TRIAL)
 	$(PYTHON) -m utils.summary $(RUNS) --output runs/$(TRIAL)

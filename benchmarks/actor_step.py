@@ -7,8 +7,8 @@ The actor is the one of training (`trains.actor.VisionActor` on AReaL's FSDP eng
 groups of prompts with one image each. One step is what an iteration does on a trainer rank: proximal log-probabilities,
 advantages, update. Memory is what torch's allocators handed out: `max_memory_allocated` on a GPU; on a CPU the
 allocation events of torch's profiler, summed in order of time. Both leave out what is not tensors (CUDA context, NCCL,
-Python). Share of peak: model FLOPs of the step (utils/memory_model.py) over the rate of a large bf16 matrix product
-measured in the same process.
+Python). Share of peak: model FLOPs of the step (utils/doctor/memory_model.py) over the rate of a large bf16 matrix
+product measured in the same process.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script from anywhere
-from utils import memory_model
-from utils.model_sizes import Architecture
+from utils.doctor import memory_model
+from utils.doctor.model_sizes import Architecture
 
 # Language-model sizes; the vision tower is the published one (RiceConfig's defaults).
 SHAPES = {

@@ -21,7 +21,7 @@ from dataset.loader import create_dataloader
 from reward.pool import RewardPool
 from sglang_cpu.process import free_port
 from trains.buffer import Prompts
-from trains.rollout import BoundedRollout
+from trains.host.rollout import BoundedRollout
 from trains.workflow import VisionRolloutWorkflow
 
 ANSWER = "<answer>7</answer>"

@@ -15,7 +15,7 @@ from dataset.curate.journal import JournalError
 from dataset.curate.pool import NoWorkersLeft
 from dataset.curate.run import curate, resolve_auto
 from dataset.sources import SOURCES, SourceError
-from reward.sandbox import SandboxUnavailable
+from reward.sandbox.session import SandboxUnavailable
 
 
 def list_sources() -> str:

@@ -10,7 +10,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["bench"]:
-        from reward.bench import main as bench
+        from reward.tools.bench import main as bench
 
         return bench(arguments[1:])
     options = _parser().parse_args(arguments)
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    from reward.explain import explain
+    from reward.tools.explain import explain
 
     completion = options.completion.read_text() if options.completion else sys.stdin.read()
     names = ("problem_type", "prompt_type", "spec")
@@ -64,7 +64,7 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _audit(options: argparse.Namespace) -> int:
-    from reward.audit import audit, table
+    from reward.tools.audit import audit, table
 
     if options.sample < 1:
         raise ValueError(f"--sample: got {options.sample}, wanted at least 1")

@@ -7,8 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from reward.extract import answer_region
-from reward.multiple_choice import affirmed_letters
 from reward.types import STATUSES, RewardOutput
+from reward.verifiers.multiple_choice import affirmed_letters
 
 WHOLE_IMAGE_SHARE = (
     0.9  # a box that covers more of the image than this says nothing about where the object is

@@ -6,7 +6,7 @@
     pool.close()
 
 Cheap, safe verifiers run where they are called; the others go to persistent workers, which keep the parsed reference
-of a prompt for all its rollouts. A worker that exceeds its deadline is killed and replaced (`reward.pool_dispatch`).
+of a prompt for all its rollouts. A worker that exceeds its deadline is killed and replaced (`reward.workers.dispatch`).
 One pool serves any number of event loops and threads. docs/rewards_code_sandbox.md describes the processes.
 """
 
@@ -21,12 +21,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from reward.pool_dispatch import Dispatcher, Limits, Task
 from reward.registry import VERIFIERS
-from reward.sandbox import SandboxUnavailable
+from reward.sandbox.session import SandboxUnavailable
 from reward.score import failed, score_quick
 from reward.spec import resolve
 from reward.types import RewardOutput
+from reward.workers.dispatch import Dispatcher, Limits, Task
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class RewardPool:
         slow_after_seconds: float = 0.25,
         headroom_megabytes: int = 1024,
         recycle_megabytes: int = 512,
-        scorer: str = "reward.worker:score_task",
+        scorer: str = "reward.workers.worker:score_task",
     ) -> None:
         if not 1 <= num_workers <= max_workers:
             raise ValueError(f"num_workers: got {num_workers}, wanted 1 to max_workers={max_workers}")

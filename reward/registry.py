@@ -9,18 +9,18 @@ from importlib import import_module
 from reward.types import Verifier
 
 MODULES: dict[str, str] = {
-    "multiple-choice": "reward.multiple_choice",
-    "number": "reward.number",
-    "math-expressions": "reward.math_expressions",
-    "bbox": "reward.bbox",
-    "detection": "reward.detection",
-    "ocrtext": "reward.ocrtext",
-    "html-code": "reward.html_code",
-    "svg-code": "reward.svg_code",
-    "boolean": "reward.boolean",
-    "general-code": "reward.general_code",
-    "critic": "reward.exact",
-    "any": "reward.exact",
+    "multiple-choice": "reward.verifiers.multiple_choice",
+    "number": "reward.verifiers.number",
+    "math-expressions": "reward.verifiers.math_expressions",
+    "bbox": "reward.verifiers.bbox",
+    "detection": "reward.verifiers.detection",
+    "ocrtext": "reward.verifiers.ocrtext",
+    "html-code": "reward.verifiers.html_code",
+    "svg-code": "reward.verifiers.svg_code",
+    "boolean": "reward.verifiers.boolean",
+    "general-code": "reward.verifiers.general_code",
+    "critic": "reward.verifiers.exact",
+    "any": "reward.verifiers.exact",
 }
 
 

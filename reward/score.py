@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from reward import format as format_part
-from reward import shaping, think_bbox
 from reward.extract import MAX_COMPLETION_CHARS, Extraction, extract
+from reward.parts import format as format_part
+from reward.parts import shaping, think_bbox
 from reward.registry import VERIFIERS
 from reward.spec import Rule, resolve
 from reward.types import RewardOutput, Status, Verdict

@@ -20,11 +20,11 @@ EXTRA = {
     "utils/logprobs.py": {"torch"},
     "utils/policy_metrics.py": {"torch"},
     "utils/sequences.py": {"torch"},
-    "utils/doctor_config.py": {"areal", "trains"},
-    "utils/doctor_checks.py": {"trains"},
-    "utils/checkpoint_compare.py": {"torch", "dataset"},
-    "utils/evaluate.py": {"dataset"},
-    "utils/evaluate_offline.py": {"dataset", "reward"},
+    "utils/doctor/config.py": {"areal", "trains"},
+    "utils/doctor/checks.py": {"trains"},
+    "utils/checkpoint/compare.py": {"torch", "dataset"},
+    "utils/evaluate/cli.py": {"dataset"},
+    "utils/evaluate/offline.py": {"dataset", "reward"},
 }
 # The loader side of dataset/ must not need rewards: only curation and its sources score anything.
 CURATION = ("dataset/create.py", "dataset/curate/", "dataset/sources/")

@@ -24,9 +24,9 @@ from torch.distributed.tensor import DTensor
 from llavaonevision1_5 import MODEL_TYPE, shims
 from llavaonevision1_5.areal import register_with_areal
 from llavaonevision1_5.freezing import freeze, part_of_model
-from trains import qwen_vl
 from trains.config import ActorConfig, LossConfig
-from trains.lora import merged_state
+from trains.host import qwen_vl
+from trains.host.lora import merged_state
 from utils.advantages import batch_moments, batch_whiten, group_advantages, shape_rewards, signal_mask
 from utils.functional import aggregate_loss, decoupled_ppo_loss, loss_denominator
 from utils.logprobs import logprobs_and_entropy
@@ -270,7 +270,7 @@ class VisionActor(FSDPEngine):
         dist.barrier(group=self.cpu_group)
 
     def _save_merged(self, path, tokenizer, processor) -> None:
-        """A whole checkpoint with the adapters added in (trains/lora.py)."""
+        """A whole checkpoint with the adapters added in (trains/host/lora.py)."""
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         state = get_model_state_dict(self.model, options=options)  # all ranks hold a part of it
         if dist.get_rank() != 0:

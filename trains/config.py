@@ -26,7 +26,7 @@ from areal.api.cli_args import (
 from omegaconf import OmegaConf
 
 from llavaonevision1_5 import MODEL_TYPE
-from trains import qwen_vl
+from trains.host import qwen_vl
 from utils import loss_options, run_manifest
 
 SERVER_RESERVE = 8  # SGLang refuses prompt + answer that come closer than this to its context length
@@ -215,7 +215,7 @@ def _check_sampling(config: Config) -> None:
     if config.eval_gconfig.n_samples != 1:
         raise ValueError(
             f"eval_gconfig.n_samples={config.eval_gconfig.n_samples}: evaluation takes one answer to each prompt; "
-            "write 1 (Pass@k: python -m utils.evaluate_offline)"
+            "write 1 (Pass@k: python -m utils.evaluate.offline)"
         )
 
 

@@ -22,8 +22,8 @@ from areal.api import SaveLoadMeta
 from trains.config import load
 from trains.evaluation import evaluate
 from trains.guards import SkipCounter, check_parity
+from trains.host.recovery import ResumableData
 from trains.parity import probe
-from trains.recovery import ResumableData
 from trains.report import Report, reported_failure
 from trains.setup import Run, build, run_directory
 

@@ -18,7 +18,7 @@ import requests
 import torch
 from areal.utils import logging
 
-from trains.rollout import BoundedRollout
+from trains.host.rollout import BoundedRollout
 
 NUM_SEQUENCES = 2  # of the probed group
 MAX_ANSWER_TOKENS = 512  # scored of each; the server holds float32 logits of all of them at once

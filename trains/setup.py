@@ -24,8 +24,8 @@ from dataset.prompts import PromptConfig
 from reward.pool import RewardPool
 from trains.actor import VisionActor
 from trains.config import Config
-from trains.recovery import Recovery, recover
-from trains.rollout import BoundedRollout
+from trains.host.recovery import Recovery, recover
+from trains.host.rollout import BoundedRollout
 from trains.workflow import VisionRolloutWorkflow
 
 MEDIA_TOKEN_KEYS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")

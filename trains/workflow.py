@@ -34,7 +34,7 @@ from dataset.encode import EncodedPrompt, encode_prompt
 from dataset.prompts import DEFAULT_PROMPTS, PromptConfig
 from reward import RewardOutput
 from trains.buffer import Failure
-from trains.rollout import token_versions
+from trains.host.rollout import token_versions
 from utils.sample import Sample
 
 logger = logging.getLogger("Workflow")

@@ -99,7 +99,7 @@ def test_references_are_readable_and_score_one_against_themselves(name):
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_fixtures_pass_the_reward_audit(name, tmp_path):
     from dataset.schema import write_shard
-    from reward.audit import audit
+    from reward.tools.audit import audit
 
     write_shard(tmp_path / "rows.parquet", [sample.to_row() for sample in samples_of(name)[0]])
     for result in audit(tmp_path):

@@ -4,11 +4,11 @@ import math
 import random
 import time
 
-from reward.math_expressions import quick, read
-from reward.math_guard import refusal
+from reward.reading.math_guard import refusal
 from reward.score import score_local, score_quick
 from reward.spec import resolve
 from reward.types import STATUSES
+from reward.verifiers.math_expressions import quick, read
 
 SECONDS = 10.0
 SLOWEST = 1.0

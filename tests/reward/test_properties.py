@@ -3,12 +3,12 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward.boxes import Box, area, iou
 from reward.extract import extract
-from reward.number import parse_quantity
-from reward.ocrtext import similarity
+from reward.reading.boxes import Box, area, iou
 from reward.score import score_local
 from reward.types import STATUSES
+from reward.verifiers.number import parse_quantity
+from reward.verifiers.ocrtext import similarity
 
 settings.register_profile("reward", deadline=None)  # the first detection imports SciPy
 settings.load_profile("reward")

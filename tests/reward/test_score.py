@@ -2,11 +2,11 @@ import pytest
 
 import reward
 from reward.extract import MAX_COMPLETION_CHARS
+from reward.parts.shaping import repetition_penalty, soft_overlong_penalty
+from reward.parts.think_bbox import think_bbox_score
 from reward.registry import VERIFIERS
 from reward.score import failed, score_local, score_quick
-from reward.shaping import repetition_penalty, soft_overlong_penalty
 from reward.spec import DEFAULTS
-from reward.think_bbox import think_bbox_score
 
 LONG = "I look at the picture and count what I see, then I check it once more. " * 3
 THOUGHT = f"<think>{LONG}</think>"
@@ -245,8 +245,8 @@ def test_weights_on_a_verifiers_own_part_alone_do_not_make_a_bad_answer_an_error
 
 
 def test_a_verifier_that_raises_on_an_answer_scores_a_crash(monkeypatch):
-    from reward import number
     from reward.registry import VERIFIERS
+    from reward.verifiers import number
 
     def broken(extracted, prepared, params):
         raise ValueError("a mistake of ours about the model's answer")

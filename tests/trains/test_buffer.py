@@ -19,7 +19,7 @@ from trains.buffer import (
     has_signal,
     oldest_version,
 )
-from trains.rollout import BoundedRollout
+from trains.host.rollout import BoundedRollout
 from trains.workflow import GroupInfo
 
 BATCH, ETA = 3, 2

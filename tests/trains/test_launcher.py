@@ -18,7 +18,7 @@ import torch
 from areal.launcher import local, supervisor
 from safetensors.torch import load_file
 
-from utils import checkpoint
+from utils.checkpoint import cli as checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "configs/digits_cpu_stage1.yaml"

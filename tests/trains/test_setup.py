@@ -12,8 +12,8 @@ from areal.utils.saver import Saver
 
 from dataset.loader import LeftOut
 from dataset.mixture import MixtureSampler
-from trains import recovery
-from trains.recovery import Recovery, ResumableData
+from trains.host import recovery
+from trains.host.recovery import Recovery, ResumableData
 from trains.setup import TrainingLength
 
 SPEC = FinetuneSpec(total_train_epochs=1, dataset_size=100, train_batch_size=1)

@@ -13,7 +13,7 @@ from dataset.digits import scan_image
 from dataset.images import to_png_bytes
 from reward.pool import RewardPool
 from trains.config import BufferConfig
-from trains.rollout import NEVER, BoundedRollout, RecordingBackend, token_versions
+from trains.host.rollout import NEVER, BoundedRollout, RecordingBackend, token_versions
 from trains.setup import media_token_ids
 from trains.workflow import VisionRolloutWorkflow
 

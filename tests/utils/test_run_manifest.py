@@ -7,7 +7,10 @@ import pytest
 from areal.api.cli_args import parse_cli_args
 
 from trains import config as trains_config
-from utils import checkpoint, evaluate, evaluate_offline, run_manifest
+from utils import run_manifest
+from utils.checkpoint import cli as checkpoint
+from utils.evaluate import cli as evaluate
+from utils.evaluate import offline as evaluate_offline
 from utils.run_manifest import checkpoint_of
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -35,8 +35,8 @@ def describe(config: Any, argv: list[str], launcher: str) -> str:
     for process in processes(config, argv, launcher):
         devices = ",".join(map(str, process.devices)) or "none (CPU)"
         parts.append(f"{process.name}: node {process.node}, GPU {devices}\n    {process.command}")
-    if importlib.util.find_spec("utils.doctor") is not None:
-        doctor = importlib.import_module("utils.doctor")
+    if importlib.util.find_spec("utils.doctor.report") is not None:
+        doctor = importlib.import_module("utils.doctor.report")
         parts += ["# --- memory and time", doctor.describe(argv)]
     return "\n".join(parts)
 

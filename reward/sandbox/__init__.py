@@ -1,0 +1,1 @@
+"""A place that contains untrusted Python."""

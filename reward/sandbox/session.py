@@ -1,0 +1,258 @@
+"""Run untrusted Python: choose a layer that provably contains it, then talk to the runner inside.
+
+Layers, best first: bubblewrap (empty root, own namespaces, read-only interpreter), then the same interpreter
+confining itself with namespaces and Landlock. Both add, per test, rlimits and a seccomp filter. A layer counts as
+available only when a hostile probe run inside it can do its sums but neither read a file of ours, nor reach a socket
+of ours, nor start a process. When none passes, `SandboxUnavailable` names what failed.
+"""
+
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+MEMORY_BYTES = 512 << 20  # address space of one test
+OUTPUT_BYTES = 4 << 20  # stdout and record of one test together; also the largest file it may write
+SCRATCH_BYTES = 16 << 20  # the sandbox's own /tmp (bubblewrap only; Landlock leaves nothing writable)
+_MAX_ANSWER_BYTES = 8 * OUTPUT_BYTES
+_ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+}  # sets iterate in the same order each run
+_MODULES = ("confine", "runner", "native")
+
+
+class SandboxUnavailable(RuntimeError):
+    """No layer contains untrusted code on this machine; the message names each probe that failed."""
+
+
+class SandboxDied(Exception):
+    """The sandbox ended, or fell silent, before it answered."""
+
+
+class Outcome(NamedTuple):
+    """One test as the runner saw it.
+
+    end: `done`, `exit` (no completion record), `timeout` or `output` (too much of it). record: "" or the JSON text
+    {"value": [type, content] or null}, written by the solution's process and therefore not to be trusted.
+    """
+
+    end: str
+    stdout: str
+    record: str
+
+
+class Session:
+    """One sandbox with one solution: `run` its tests one after another."""
+
+    def __init__(self, process: subprocess.Popen[bytes], setup: Mapping[str, Any]) -> None:
+        self._process = process
+        self._buffer = b""
+        self._send(setup)
+
+    def run(self, test: Mapping[str, Any], seconds: float) -> Outcome:
+        """Run one test ({stdin}, {expression} or {call, args, kwargs}) for at most `seconds` of wall time.
+
+        SandboxDied: the sandbox ended or did not answer in time.
+        """
+        self._send({**test, "time_limit_seconds": seconds})
+        answer = self._receive(time.monotonic() + seconds + 3.0)
+        return Outcome(answer["outcome"], answer["stdout"], answer["record"])
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError as error:
+            raise SandboxDied(f"the sandbox ended: {error}") from error
+
+    def _receive(self, deadline: float) -> dict[str, str]:
+        assert self._process.stdout is not None
+        descriptor = self._process.stdout.fileno()
+        chunks = []
+        size = 0
+        while True:
+            if not select.select([descriptor], [], [], max(deadline - time.monotonic(), 0))[0]:
+                raise SandboxDied("the sandbox did not answer in time")
+            chunk = os.read(descriptor, 1 << 20)
+            size += len(chunk)
+            chunks.append(chunk)
+            if not chunk or size > _MAX_ANSWER_BYTES:
+                raise SandboxDied(
+                    "the sandbox ended before it answered" if not chunk else "too long an answer"
+                )
+            if chunk.endswith(b"\n"):
+                return json.loads(b"".join(chunks))
+
+
+@contextmanager
+def open_session(code: str, layer: str | None = None) -> Iterator[Session]:
+    """A sandbox around `code` on the best layer, killed with everything in it on leaving.
+
+    SandboxUnavailable: no layer works here. SandboxDied: it did not start this time.
+    """
+    layer = layer or available_layer()
+    command = LAYERS[layer]()
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=_ENVIRONMENT,
+        cwd="/",
+    )
+    try:
+        yield Session(process, _setup(code))
+    finally:
+        process.kill()
+        for stream in (process.stdin, process.stdout):
+            _close_quietly(stream)
+        process.wait()
+
+
+def _close_quietly(stream: Any) -> None:
+    try:
+        stream.close()
+    except BrokenPipeError:
+        return  # unsent bytes of a sandbox that is already dead
+
+
+def _setup(code: str) -> dict[str, Any]:
+    return {"code": code, "memory_bytes": MEMORY_BYTES, "output_bytes": OUTPUT_BYTES}
+
+
+@cache
+def available_layer() -> str:
+    """Name of the first layer that passes its probe; probed once per process."""
+    failures = []
+    for layer in LAYERS:
+        failure = probe(layer)
+        if failure is None:
+            return layer
+        failures.append(f"{layer}: {failure}")
+    raise SandboxUnavailable(
+        "general-code needs a sandbox and none works here. Failed probes: " + "; ".join(failures) + ". "
+        "Install bubblewrap (apt-get install bubblewrap) and allow user namespaces, or use a kernel with Landlock."
+    )
+
+
+_PROBE = """
+import os, socket
+def attempt(action):
+    try:
+        action()
+        return "escaped"
+    except (OSError, PermissionError):
+        return "contained"
+def connect():
+    socket.create_connection(("127.0.0.1", int(port)), 1).close()
+path, port = input().split("|")
+print(6 * 7, "file:" + attempt(lambda: open(path).read()), "network:" + attempt(connect),
+      "process:" + attempt(lambda: os.fork() or os._exit(0)), "signal:" + attempt(lambda: os.kill(os.getppid(), 0)))
+"""
+_CONTAINED = "42 file:contained network:contained process:contained signal:contained"
+
+
+def probe(layer: str) -> str | None:
+    """None when `layer` runs code and contains it, otherwise what went wrong."""
+    writable = Path.cwd() if os.access(".", os.W_OK) else None
+    with (
+        tempfile.NamedTemporaryFile(dir=writable) as canary,
+        socket.create_server(("127.0.0.1", 0)) as server,
+    ):
+        stdin = f"{canary.name}|{server.getsockname()[1]}"
+        try:
+            with open_session(_PROBE, layer) as session:
+                outcome = session.run({"stdin": stdin}, 10.0)
+        except (OSError, SandboxDied) as error:
+            return f"{error} ({_diagnosis(layer)})"
+    got = outcome.stdout.strip()
+    return (
+        None
+        if got == _CONTAINED and outcome.end == "done"
+        else f"wanted {_CONTAINED!r}, got {got!r} ({outcome.end})"
+    )
+
+
+def _diagnosis(layer: str) -> str:
+    """What the layer's command itself says when it is given nothing to do."""
+    try:
+        result = subprocess.run(
+            LAYERS[layer](),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=10,
+            env=_ENVIRONMENT,
+            cwd="/",
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    lines = result.stderr.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1] if lines else f"exit status {result.returncode}"
+
+
+def bubblewrap_command() -> list[str]:
+    """bwrap with an empty root, the interpreter read-only, a small /tmp, no network, and the runner as process 1."""
+    command = ["bwrap", "--unshare-all", "--as-pid-1", "--die-with-parent", "--new-session", "--clearenv"]
+    command += ["--cap-drop", "ALL", "--ro-bind", "/usr", "/usr"]
+    for name in ("/bin", "/lib", "/lib64"):
+        if os.path.islink(name):
+            command += ["--symlink", os.readlink(name), name]
+        elif os.path.isdir(name):
+            command += ["--ro-bind", name, name]
+    prefix = _interpreter_prefix()
+    if not prefix.startswith("/usr/"):
+        command += ["--ro-bind", prefix, prefix]
+    command += ["--dev-bind", "/dev/null", "/dev/null", "--size", str(SCRATCH_BYTES), "--tmpfs", "/tmp"]
+    command += ["--remount-ro", "/", "--chdir", "/tmp", "--setenv", "PYTHONHASHSEED", "0", "--"]
+    return command + _interpreter("from reward.sandbox.runner import main; main()")
+
+
+def native_command() -> list[str]:
+    """The bare interpreter, which unshares its namespaces and restricts itself with Landlock before it serves."""
+    readable = ["/usr", "/lib", "/lib64", _interpreter_prefix()]
+    return _interpreter(
+        f"from reward.sandbox.native import confined_main; confined_main({os.getpid()}, {readable!r})"
+    )
+
+
+LAYERS: dict[str, Callable[[], list[str]]] = {"bubblewrap": bubblewrap_command, "landlock": native_command}
+
+
+def _interpreter_prefix() -> str:
+    return os.path.realpath(sys.base_prefix)
+
+
+def _interpreter(statement: str) -> list[str]:
+    """argv of the base interpreter (not the virtual environment's) running `statement` with our modules built in."""
+    version = sysconfig.get_config_var("LDVERSION") or f"{sys.version_info.major}.{sys.version_info.minor}"
+    executable = os.path.join(_interpreter_prefix(), "bin", f"python{version}")
+    return [executable, "-s", "-P", "-S", "-B", "-c", _program() + statement]
+
+
+@cache
+def _program() -> str:
+    """Source that defines the package `reward.sandbox` with these modules alone, from their text."""
+    sources = {
+        f"reward.sandbox.{name}": (Path(__file__).parent / f"{name}.py").read_text() for name in _MODULES
+    }
+    return (
+        "import sys, types\n"
+        "for name in ('reward', 'reward.sandbox'):\n"
+        "    sys.modules[name] = types.ModuleType(name)\n"
+        f"for name, source in {sources!r}.items():\n"
+        "    module = sys.modules[name] = types.ModuleType(name)\n"
+        "    exec(compile(source, name, 'exec'), module.__dict__)\n"
+    )

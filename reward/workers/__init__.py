@@ -1,0 +1,1 @@
+"""The killable processes behind `reward.pool`."""

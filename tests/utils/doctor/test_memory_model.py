@@ -1,0 +1,184 @@
+"""The memory model: exact counts, published figures, and real actor steps on the CPU measured beside it."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llavaonevision1_5 import checkpoint
+from utils.doctor import memory_model as m
+from utils.doctor.model_sizes import Architecture
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def published(hidden, ffn):
+    """config.json of the 4B or 8B checkpoint, as far as sizes go."""
+    return {
+        "model_type": "llavaonevision1_5",
+        "text_config": {
+            "hidden_size": hidden,
+            "intermediate_size": ffn,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "vocab_size": 151936,
+        },
+        "vision_config": {},
+    }
+
+
+EIGHT = published(4096, 12288)
+
+
+@pytest.mark.parametrize(("config", "billions"), [(EIGHT, 8.53), (published(2560, 9728), 4.74)])
+def test_parameters_are_those_of_the_key_layout(config, billions):
+    """The same number by another way: the shape of every tensor that the checkpoint must hold."""
+    total = sum(math.prod(shape) for shape in checkpoint.expected_shapes(config).values())
+    assert Architecture.from_config(config).parameters == total
+    assert total / 1e9 == pytest.approx(billions, abs=0.005)
+
+
+def test_parameters_of_a_real_folder(tiny_checkpoint):
+    model = Architecture.from_config(json.loads((tiny_checkpoint / "config.json").read_text()))
+    assert model.parameters == sum(math.prod(s) for s in checkpoint.tensor_shapes(tiny_checkpoint).values())
+
+
+@pytest.mark.parametrize(
+    ("name", "config_name", "text", "vision", "billions"),
+    [
+        # sizes as published on the models' pages
+        ("qwen2_5_vl", "Qwen2_5_VL", {"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36,
+         "num_attention_heads": 16, "num_key_value_heads": 2, "vocab_size": 151936}, {"depth": 32, "hidden_size": 1280,
+         "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 2048}, 3.75),
+        ("qwen2_vl", "Qwen2VL", {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
+         "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936},
+         {"depth": 32, "embed_dim": 1280, "mlp_ratio": 4, "hidden_size": 1536, "num_heads": 16}, 2.21),
+        ("qwen3_vl", "Qwen3VL", {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36,
+         "head_dim": 128, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 151936},
+         {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "out_hidden_size": 2560,
+          "deepstack_visual_indexes": [5, 11, 17]}, 4.44),
+    ],
+)  # fmt: skip
+def test_parameters_of_the_qwen_models(name, config_name, text, vision, billions):
+    """Against transformers' own modules, built without memory on the meta device."""
+    import torch
+    import transformers
+
+    config_class = getattr(transformers, f"{config_name}Config")
+    model_class = getattr(transformers, f"{config_name}ForConditionalGeneration")
+    config = config_class(text_config=text, vision_config=vision, tie_word_embeddings=True)
+    with torch.device("meta"):
+        total = sum({id(p): p.numel() for p in model_class(config).parameters()}.values())
+    plain = {"model_type": name, "text_config": text, "vision_config": vision, "tie_word_embeddings": True}
+    estimated = Architecture.from_config(plain).parameters
+    assert total / 1e9 == pytest.approx(billions, abs=0.02)
+    assert estimated == pytest.approx(total, rel=0.005)
+
+
+def test_published_figures_of_8b():
+    """Qwen3-8B's cache takes 144 KiB a token; 16 bytes of state per parameter; 8.5e9 x 2 bytes of weights to serve."""
+    model = Architecture.from_config(EIGHT)
+    assert model.kv_bytes_per_token == 144 * 1024
+    run = m.Training(ranks=4, tokens=6144, image_tokens=0, prompt_image_tokens=0)
+    lines = {line.what: line.num_bytes for line in m.trainer_lines(model, run)}
+    state = lines["weights"] + lines["gradients"] + lines["optimizer"]
+    assert state == pytest.approx(16 * model.parameters / 4)
+    assert lines["logits"] == 6144 * 151936 * 2
+    serving = m.Serving(
+        gpus=1, memory_bytes=80 * m.GIB, mem_fraction=0.8, max_running=64, request_tokens=6144
+    )
+    assert m.kv_capacity(model, serving) == pytest.approx(
+        (64 * m.GIB - 2 * model.parameters) / (144 * 1024), abs=1
+    )
+
+
+def test_more_ranks_fewer_bytes_and_offload_moves_them():
+    model = Architecture.from_config(EIGHT)
+    shared = {"tokens": 6144, "image_tokens": 6144, "prompt_image_tokens": 0}
+    four, eight = (m.trainer_lines(model, m.Training(ranks=n, **shared)) for n in (4, 8))
+    assert m.peak(four) - m.peak(eight) == pytest.approx(16 * model.parameters * (1 / 4 - 1 / 8))
+    offloaded = m.trainer_lines(model, m.Training(ranks=4, offload=True, **shared))
+    assert m.peak(offloaded) + m.peak(offloaded, "cpu") == pytest.approx(m.peak(four))
+    assert m.peak(offloaded, "cpu") == pytest.approx(16 * model.parameters / 4)
+
+
+@pytest.mark.parametrize("trained", [{}, {"vision_tower": True}, {"vision_tower": True, "projector": True}])
+def test_adapters_are_counted_as_peft_makes_them(trained, tiny_checkpoint):
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    from llavaonevision1_5.freezing import freeze
+    from llavaonevision1_5.tiny import build_model
+
+    config = LoraConfig(task_type=TaskType.CAUSAL_LM, r=8, target_modules="all-linear", bias="none")
+    adapted = get_peft_model(build_model(), config)
+    if trained:
+        freeze(adapted, **{"vision_tower": False, **trained})
+    counted = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    model = Architecture.from_config(json.loads((tiny_checkpoint / "config.json").read_text()))
+    wanted = {"tower": not trained.get("vision_tower"), "projector": not trained.get("projector")}
+    assert model.adapter_parameters(8, **wanted) == counted
+
+
+def test_a_reference_model_is_one_more_set_of_weights():
+    model = Architecture.from_config(EIGHT)
+    shared = {"ranks": 4, "tokens": 6144, "image_tokens": 0, "prompt_image_tokens": 0}
+    alone, beside = (m.trainer_lines(model, m.Training(**shared, reference=r)) for r in (None, "gpu"))
+    assert m.peak(beside) - m.peak(alone) == pytest.approx(model.parameters)  # 4 bytes over 4 ranks
+    offloaded = m.trainer_lines(model, m.Training(**shared, reference="cpu"))
+    assert m.peak(offloaded) == m.peak(alone)
+    assert m.peak(offloaded, "cpu") == pytest.approx(model.parameters)
+
+
+def test_flops_of_a_step():
+    """Per text token 2 FLOPs a weight that multiplies, five passes with checkpointing, four without."""
+    model = Architecture.from_config(EIGHT)
+    weights = model.layers * model.layer_parameters + model.embedding_parameters
+    assert m.forward_flops(model, 1000, 0, 0) == pytest.approx(2 * 1000 * weights)
+    assert m.step_flops(model, 1000, 0, 500, checkpointing=True) == 5 * m.forward_flops(model, 1000, 0, 500)
+    longer = m.forward_flops(model, 1000, 0, 2000) - m.forward_flops(model, 1000, 0, 1000)
+    assert longer == pytest.approx(2 * 1000 * 36 * 4096 * 1000), "causal attention: 4 T S d / 2 a layer"
+
+
+def test_an_unknown_model_is_refused():
+    with pytest.raises(ValueError, match=r"model_type is 'llama'; wanted one of"):
+        Architecture.from_config({"model_type": "llama"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--prompts", "4", "--group", "8"],
+        ["--prompts", "4", "--group", "8", "--no-checkpointing"],
+        [
+            "--prompts",
+            "2",
+            "--group",
+            "8",
+            "--answer-tokens",
+            "256",
+            "--tokens",
+            "2300",  # two micro-batches of eight; AReaL deals sequences out evenly, the estimate takes full ones
+            "--image-tokens",
+            "16",
+        ],
+    ],
+    ids=["checkpointing", "without", "long-answers"],
+)
+def test_the_estimate_against_real_steps(options, tmp_path):
+    """The training actor on AReaL's engine; measured: every byte that torch's CPU allocator hands out at the peak."""
+    command = [sys.executable, "-W", "ignore", "benchmarks/actor_step.py", "--size", "tiny", *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [*command, "--json", str(tmp_path / "result.json")],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert found["estimated_bytes"] == pytest.approx(found["measured_bytes"], rel=0.08)

@@ -1,0 +1,1 @@
+"""The demo's warm start, tokenizer and decoder."""

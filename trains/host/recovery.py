@@ -1,0 +1,121 @@
+"""Recovery from a crash: AReaL's checkpoints, taking effect all at once, with what the loop needs besides.
+
+`recover.mode=on` saves weights, optimizer, data position, ring buffer and counters every `recover.freq_steps`; the
+launcher starts the trainer again, or a person repeats the command, and the run goes on behind that step: same version,
+same learning rate, undelivered prompts first, no burst of stale work.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch.distributed as dist
+from areal.api import FinetuneSpec
+from areal.api.cli_args import RecoverConfig
+from areal.utils.recover import RecoverHandler
+
+from dataset.loader import LeftOut
+from trains.host.rollout import BoundedRollout
+
+if TYPE_CHECKING:
+    from trains.setup import Run
+
+SLOTS = ("recover_a", "recover_b")
+
+
+class Recovery(RecoverHandler):
+    """AReaL's handler writes over the last checkpoint, file after file: a crash meanwhile would mix two steps.
+
+    Here two slots take turns, and a symbolic link, replaced in one operation, says which of them counts.
+    """
+
+    def __init__(self, config: RecoverConfig, ft_spec: FinetuneSpec):
+        super().__init__(config, ft_spec)
+        self.link = Path(
+            super().recover_info_path(config.experiment_name, config.trial_name, config.fileroot)
+        )
+        self._info = self.link
+
+    @property
+    def slot(self) -> str | None:
+        """Where the last whole checkpoint is; None before there is one."""
+        return os.readlink(self.link).removesuffix("_info") if self.link.is_symlink() else None
+
+    def recover_info_path(self, *names: str) -> str:
+        """Where AReaL's `dump` writes and its `load` reads."""
+        return str(self._info)
+
+    def dump(self, engine, step_info, *args, **kwargs) -> None:
+        """As AReaL's; the earlier checkpoint counts until this one is whole."""
+        slot = SLOTS[1] if self.slot == SLOTS[0] else SLOTS[0]
+        self._info = self.link.with_name(f"{slot}_info")
+        super().dump({slot: engine}, step_info, *args, **kwargs)
+        is_dumped = self.last_step_info is step_info
+        if is_dumped and (not dist.is_initialized() or dist.get_rank() == 0):
+            new = self.link.with_name(".recover_info_new")
+            new.unlink(missing_ok=True)
+            new.symlink_to(self._info.name)
+            os.replace(new, self.link)
+        self._info = self.link
+
+    def load(self, engine, *args, **kwargs):
+        """As AReaL's, from the slot that counts.
+
+        Raises RuntimeError for a checkpoint that cannot be read; AReaL logs the reason and would begin anew, over the
+        records of the run that was to be continued.
+        """
+        slot = self.slot
+        if slot is None or self.config.mode in ("off", "disabled"):
+            return None
+        info = super().load({slot: engine}, *args, **kwargs, inference_engine_update_from=slot)
+        if info is None:
+            raise RuntimeError(
+                f"{self.link} cannot be continued from: it was written by another number of trainer ranks, or is "
+                "damaged (the log above says which). Restore it, delete it to begin anew, or write recover.mode: off"
+            )
+        return info
+
+
+class ResumableData:
+    """The data loader and the rollout client as one object with the state that `Recovery` saves.
+
+    Prompts are stored by their place in the data: their images would be gathered and written at every checkpoint.
+    """
+
+    def __init__(self, dataloader: Any, rollout: BoundedRollout):
+        self.dataloader = dataloader
+        self.rollout = rollout
+
+    def state_dict(self) -> dict[str, Any]:
+        state = self.rollout.state_dict()
+        places = [row["place"] for row in state["undelivered"]]
+        return {"dataloader": self.dataloader.state_dict(), "buffer": {**state, "undelivered": places}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.dataloader.load_state_dict(state["dataloader"])
+        rows = [self.dataloader.dataset[tuple(place)] for place in state["buffer"]["undelivered"]]
+        readable = [row for row in rows if not isinstance(row, LeftOut)]
+        self.rollout.load_state_dict({**state["buffer"], "undelivered": readable})
+
+
+def recover(run: Run) -> None:
+    """Continue behind the last checkpoint, if there is one. Raises RuntimeError, see `Recovery.load`."""
+    info = run.recover.load(
+        run.actor,
+        run.saver,
+        run.evaluator,
+        run.stats_logger,
+        ResumableData(run.train_dataloader, run.rollout),
+        inference_engine=run.rollout,
+        weight_update_meta=run.weight_meta,
+    )
+    if info is None:
+        return
+    run.start_step = run.step = info.last_step_info.global_step + 1
+    run.rollout.recover(run.start_step)
+    run.eval_rollout.set_version(run.start_step)
+    scheduler = run.actor.lr_scheduler  # AReaL saves the optimizer without it
+    scheduler.last_epoch = run.start_step - 1
+    scheduler.step()

@@ -1,0 +1,1 @@
+"""`python -m utils.checkpoint`: published checkpoints in and out."""

@@ -1,0 +1,5 @@
+import sys
+
+from utils.doctor.report import main
+
+sys.exit(main())

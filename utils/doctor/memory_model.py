@@ -1,0 +1,236 @@
+"""How much memory and time a configuration needs, from formulas: the numbers behind `python -m utils.doctor`.
+
+Nothing is loaded: sizes come from the checkpoint's `config.json`. Bytes are exact where a tensor has a fixed shape
+(weights, gradients, optimizer, logits, KV cache) and counted operation by operation where autograd keeps them
+(activations). Not counted: CUDA context and NCCL buffers (`CUDA_CONTEXT_BYTES`, a flat allowance), fragmentation.
+`benchmarks/actor_step.py` measures the same quantities; docs/gpu.md has both side by side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from utils.doctor.model_sizes import Architecture
+
+GIB = 2**30
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+CUDA_CONTEXT_BYTES = int(1.5 * GIB)  # context, cuBLAS and NCCL workspaces: an allowance, not measured
+PIXEL_BYTES = 4  # processors return float32
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of an estimate: what, how many bytes, by which formula, and where (`gpu`, `cpu`)."""
+
+    what: str
+    num_bytes: float
+    formula: str
+    place: str = "gpu"
+
+
+@dataclass(frozen=True)
+class Training:
+    """What decides the memory of one trainer rank. Images are counted in their tokens for the language model."""
+
+    ranks: int
+    tokens: int  # of the largest micro-batch, image tokens included
+    image_tokens: int  # among them
+    prompt_image_tokens: int  # of all prompts of a step: each rank sees them once, when they are shared out
+    dtype: str = "bfloat16"
+    master_dtype: str = "float32"
+    checkpointing: bool = True
+    flash: bool = True
+    offload: bool = False
+    chunk: int = 64
+    frozen_parameters: int = 0
+    reference: str | None = None  # where the weights of a reference model lie: "gpu", "cpu", or there is none
+
+
+def layer_activation_bytes(model: Architecture, dtype: str, *, flash: bool = True) -> int:
+    """Bytes per token that autograd keeps of one decoder layer, in the forward pass without checkpointing.
+
+    Counted from the operations: each RMSNorm its input and its normalised value (float32 inside) and its output; the
+    rotated and the normalised queries and keys; values; the attention's output; four tensors of the feed-forward width.
+    """
+    size, wide = BYTES[dtype], 4
+    queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
+    norm = (wide if size == 2 else 0) + 2 * size  # input in float32, normalised, output
+    total = 2 * model.hidden * (norm + (size if size == 4 else 0))
+    if model.has_qk_norm:
+        total += (queries + keys) * ((wide if size == 2 else size) + size)
+    total += (queries + 2 * keys) * size  # rotated queries and keys, values
+    total += queries * size * (1 if flash else 2)  # attention output; sdpa over segments keeps a joined copy
+    return total + 4 * model.ffn * size
+
+
+def vision_activation_bytes(model: Architecture, dtype: str) -> int:
+    """Bytes per patch that autograd keeps of one block of the vision tower without checkpointing."""
+    size = BYTES[dtype]
+    feed_forward = (4 if model.vision_gated else 2) * model.vision_ffn
+    # two norms (input, output), joint query-key-value, rotated query and key, attention output twice
+    return size * (4 * model.vision_width + 3 * model.vision_width + 4 * model.vision_width + feed_forward)
+
+
+def trainer_lines(model: Architecture, run: Training) -> list[Line]:
+    """The memory of one trainer rank at its peak: backward has begun, gradients of earlier micro-batches are there.
+
+    Above what the forward pass keeps stands the larger of two moments: the gradient of the logits, or one layer
+    recomputed (with checkpointing) together with the gradients inside it.
+    """
+    size, master, ranks = BYTES[run.dtype], BYTES[run.master_dtype], run.ranks
+    total, trained = model.parameters, model.parameters - run.frozen_parameters
+    home = "cpu" if run.offload else "gpu"
+    root = model.vision_parameters - model.vision_layers * model.vision_layer_parameters + model.hidden
+    root += model.embedding_parameters  # lm_head; FSDP2 keeps gathered what is not in a layer
+    gathered = root + 2 * model.layer_parameters + (0 if model.tied else model.embedding_parameters)
+    patches = run.image_tokens * model.merge**2
+    layer = run.tokens * layer_activation_bytes(model, run.dtype, flash=run.flash)
+    inside = run.tokens * (3 * model.ffn + 2 * model.hidden) * size
+    logits = run.tokens * model.vocab * size
+    vision = 4 * model.vision_width * size  # the projector, per patch
+    if run.checkpointing:
+        kept, how = model.layers * run.tokens * model.hidden * size, f"L x T x H x {size}"
+        vision += model.vision_layers * model.vision_width * size
+        highest = max(logits, layer + inside)
+    else:
+        kept, how = (
+            model.layers * layer,
+            f"L x T x {layer // run.tokens} bytes that autograd keeps of a layer",
+        )
+        vision += model.vision_layers * vision_activation_bytes(model, run.dtype)
+        highest = max(logits, inside)
+    pixels = (run.prompt_image_tokens + run.image_tokens) * model.merge**2 * model.patch_dim
+    reference = []
+    if run.reference:
+        reference = [Line("reference model", total * master / ranks, f"P x {master} / ranks", run.reference)]
+    return [
+        *reference,
+        Line("weights", total * master / ranks, f"P x {master} / ranks, P = {total / 1e9:.3g}e9", home),
+        Line("gradients", trained * master / ranks, f"P_trained x {master} / ranks", home),
+        Line("optimizer", 2 * trained * master / ranks, f"2 x P_trained x {master} / ranks (AdamW)", home),
+        Line("gathered layers", gathered * size, f"(2 layers, embedding, lm_head, projector) x {size}"),
+        Line("activations", kept, f"{how}, T = {run.tokens}"),
+        Line("vision activations", patches * vision, "patches x (blocks kept + projector)"),
+        Line("logits", logits, f"T x V x {size}"),
+        Line("highest moment", highest, "max(gradient of the logits, inside of one layer)"),
+        Line("log-probabilities", 2 * run.chunk * model.vocab * 4, "2 x chunk x V x 4: scratch in float32"),
+        Line(
+            "pixel tensors",
+            pixels * PIXEL_BYTES,
+            "patches of all prompts and of the micro-batch x dim x 4",
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What decides the memory of one rollout server."""
+
+    gpus: int  # tensor parallel
+    memory_bytes: float  # of one GPU
+    mem_fraction: float
+    max_running: int
+    request_tokens: int  # longest prompt and answer
+    dtype: str = "bfloat16"
+
+
+def server_lines(model: Architecture, run: Serving) -> list[Line]:
+    """The memory of one GPU of a rollout server: SGLang takes `mem_fraction_static` whether it needs it or not."""
+    weights = model.parameters * BYTES[run.dtype] / run.gpus
+    pool = max(run.mem_fraction * run.memory_bytes - weights, 0.0)
+    return [
+        Line("weights", weights, f"P x {BYTES[run.dtype]} / tensor parallel"),
+        Line("KV cache", pool, "mem_fraction_static x GPU memory - weights"),
+        Line("CUDA graphs, vision tower", 0.06 * run.memory_bytes, "6 % of the GPU, an allowance"),
+    ]
+
+
+def kv_capacity(model: Architecture, run: Serving) -> int:
+    """Tokens that fit into one server's KV cache (0 when the weights alone do not fit)."""
+    pool = server_lines(model, run)[1].num_bytes * run.gpus
+    return int(pool // (model.kv_bytes_per_token * BYTES[run.dtype] / 2))
+
+
+def peak(lines: list[Line], place: str = "gpu") -> float:
+    """Sum of the lines at one place, in bytes."""
+    return sum(line.num_bytes for line in lines if line.place == place)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a GPU does, for the estimate of time: rates as measured on it or from its data sheet."""
+
+    flops: float = 989e12  # dense bf16 of an H100 SXM
+    bandwidth: float = 3.35e12  # bytes per second of its memory
+    train_share: float = 0.35  # of `flops` that training reaches; docs/gpu.md has measured shares
+    decode_share: float = 0.6  # of `bandwidth` that decoding reaches
+
+
+# part of the name that nvidia-smi gives: (dense bf16 FLOP/s, bytes/s of memory), from the data sheets
+DEVICES = {
+    "H200": (989e12, 4.8e12),
+    "H100": (989e12, 3.35e12),
+    "H800": (989e12, 3.35e12),
+    "A100": (312e12, 2.0e12),
+    "L40S": (362e12, 0.86e12),
+    "4090": (165e12, 1.0e12),
+    "3090": (71e12, 0.94e12),
+}
+HOST_LINK = 25e9  # bytes per second to the GPU over PCIe 4.0 x16, for offloaded parameters
+
+
+def forward_flops(model: Architecture, tokens: float, image_tokens: float, sequence: float) -> float:
+    """Multiply-adds x 2 of one forward pass over `tokens`, in sequences of `sequence` (causal attention: half)."""
+    text = 2 * tokens * (model.layers * model.layer_parameters + model.embedding_parameters)
+    attention = 2 * tokens * model.layers * model.heads * model.head_dim * sequence  # 4 x T x S x d / 2
+    patches = image_tokens * model.merge**2
+    vision = 2 * patches * model.vision_layers * model.vision_layer_parameters
+    vision += (
+        2
+        * image_tokens
+        * (model.vision_width * model.merge**2)
+        * (model.vision_width * model.merge**2 + model.hidden)
+    )
+    return text + attention + vision
+
+
+def step_flops(
+    model: Architecture, tokens: float, image_tokens: float, sequence: float, *, checkpointing: bool
+) -> float:
+    """Work of one iteration on the trainer: proximal forward (1), forward and backward (3), recomputation (1)."""
+    return (5 if checkpointing else 4) * forward_flops(model, tokens, image_tokens, sequence)
+
+
+def step_seconds(
+    model: Architecture,
+    *,
+    num_rollouts: int,
+    prompt_tokens: float,
+    answer_tokens: float,
+    image_tokens: float,
+    train_ranks: int,
+    servers: int,
+    running: int,
+    checkpointing: bool,
+    speed: Speed,
+    offloaded_bytes: float = 0.0,
+    tokens_per_mb: int = 1,
+) -> dict[str, float]:
+    """Seconds per iteration of the trainer and of the servers; asynchronous training takes about the larger one.
+
+    Trainer: FLOPs over the share of the rate. Servers: a decoding step reads the weights and the keys and values of
+    all running requests once from memory, prefill is counted by its FLOPs; prompts of a group are prefilled each.
+    Offloaded parameters travel to the GPU three times per micro-batch: two forward passes and one backward.
+    """
+    sequence = prompt_tokens + answer_tokens
+    tokens = num_rollouts * sequence
+    flops = step_flops(model, tokens, num_rollouts * image_tokens, sequence, checkpointing=checkpointing)
+    train = flops / (train_ranks * speed.flops * speed.train_share)
+    train += 3 * offloaded_bytes / HOST_LINK * -(-tokens // (train_ranks * tokens_per_mb))
+    running = min(running, -(-num_rollouts // servers))
+    read = model.parameters * 2 + running * model.kv_bytes_per_token * (prompt_tokens + answer_tokens / 2)
+    steps = answer_tokens * num_rollouts / (servers * running)
+    decode = steps * read / (speed.bandwidth * speed.decode_share)
+    prefill = forward_flops(model, num_rollouts * prompt_tokens, num_rollouts * image_tokens, prompt_tokens)
+    prefill /= servers * speed.flops * speed.train_share
+    return {"trainer": train, "decode": decode, "prefill": prefill, "servers": decode + prefill}

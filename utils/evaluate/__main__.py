@@ -1,0 +1,5 @@
+import sys
+
+from utils.evaluate.cli import main
+
+sys.exit(main())
