@@ -6,6 +6,7 @@ Every scan is linear in the length of the completion.
 """
 
 import re
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 MAX_COMPLETION_CHARS = 400_000  # 4096 tokens are some 20k characters; nothing honest is twenty times as long
@@ -70,6 +71,16 @@ def answer_region(completion: str) -> tuple[int, int]:
     return start, reopened if reopened >= 0 else len(completion)
 
 
+def answer_chars(completion: str) -> int:
+    """Characters of all answers, tags included, in either convention and wherever they stand; none counts twice."""
+    boxes = ((start, end + 1) for start, _, end in _boxed(completion, 0, len(completion)))
+    total = covered = 0
+    for start, end in sorted([*_tagged(completion), *boxes]):
+        total += max(end - max(start, covered), 0)
+        covered = max(covered, end)
+    return total
+
+
 def _last_tagged(text: str, start: int, end: int, allow_unclosed: bool) -> tuple | None:
     """The last innermost <answer>...</answer> pair."""
     opened, found = None, None
@@ -85,11 +96,21 @@ def _last_tagged(text: str, start: int, end: int, allow_unclosed: bool) -> tuple
 
 
 def _last_boxed(text: str, start: int, end: int) -> tuple | None:
-    """The balanced \\boxed{...} that ends last; escaped braces are text."""
-    if text.find("\\boxed", start, end) < 0:
-        return None
-    stack: list[tuple[int, int] | None] = []
+    """The balanced \\boxed{...} that ends last."""
     found = None
+    for outer, inner, close in _boxed(text, start, end):
+        found = outer, inner, close
+    return found and ("boxed", found[0], found[2] + 1, text[found[1] : found[2]])
+
+
+def _boxed(text: str, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Every balanced \\boxed{...} in the order of their ends: its start, and that and the end of its content.
+
+    Escaped braces are text.
+    """
+    if text.find("\\boxed", start, end) < 0:
+        return
+    stack: list[tuple[int, int] | None] = []
     position = start
     while position < end:
         char = text[position]
@@ -107,9 +128,19 @@ def _last_boxed(text: str, start: int, end: int) -> tuple | None:
         elif char == "}" and stack:
             opening = stack.pop()
             if opening is not None:
-                found = ("boxed", opening[0], position + 1, text[opening[1] : position])
+                yield *opening, position
         position += 1
-    return found
+
+
+def _tagged(text: str) -> Iterator[tuple[int, int]]:
+    """Start and end of every innermost <answer>...</answer> pair."""
+    opened = None
+    for tag in _TAG.finditer(text):
+        if tag.group() == "<answer>":
+            opened = tag.start()
+        elif tag.group() == "</answer>" and opened is not None:
+            yield opened, tag.end()
+            opened = None
 
 
 def _boxed_at(text: str, position: int, end: int) -> int | None:

@@ -1,13 +1,14 @@
 """format: whether a completion has the shape its prompt asked for; a part of the reward, no judgement of the answer.
 
 Thinking prompt: exactly one <think> block, closed, before the answer; an answer in one of the two conventions; the
-answer's content at most `max_answer_fraction` of the completion. Answer-only prompt: an answer, nothing that thinks.
+answer's content and every other answer together at most `max_answer_fraction` of the completion. Answer-only prompt:
+an answer, nothing that thinks.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from reward.extract import Extraction
+from reward.extract import MAX_COMPLETION_CHARS, Extraction, answer_chars
 
 _END_MARKS = ("<|im_end|>", "<|endoftext|>", "</s>")
 
@@ -31,7 +32,10 @@ def _thinks_once(completion: str, extraction: Extraction, max_answer_fraction: f
     once = completion.count("<think>") == 1 and completion.count("</think>") == 1
     ordered = 0 <= opened < closed < extraction.start
     thought = completion[opened + len("<think>") : closed].strip() if ordered else ""
-    return once and bool(thought) and len(extraction.raw.strip()) <= max_answer_fraction * len(completion)
+    if not once or not thought or len(completion) > MAX_COMPLETION_CHARS:
+        return False
+    others = answer_chars(completion) - (extraction.end - extraction.start)
+    return len(extraction.raw.strip()) + others <= max_answer_fraction * len(completion)
 
 
 def _without_end_marks(completion: str) -> str:

@@ -1,7 +1,7 @@
 """Checks on an SVG document before anything draws it, and the one repair that truncated output gets.
 
-A document is refused when it declares entities, reaches outside itself (network, files, style sheets), embeds
-anything but a small raster image, or asks for more drawing than a page can need. References (`use`, patterns,
+A document is refused when it declares entities inside its root, reaches outside itself (network, files, style sheets),
+embeds anything but a small raster image, or asks for more drawing than a page can need. References (`use`, patterns,
 masks, clips, markers) are expanded arithmetically, in time linear in the document: six levels of ten `use` elements
 are a million drawings in 500 bytes. What passes here still runs in a worker with a deadline and a memory limit.
 """
@@ -15,13 +15,16 @@ from reward.reading import markup
 MAX_ELEMENTS = 5_000
 MAX_DEPTH = 64
 MAX_DRAWINGS = 20_000  # elements drawn once references are expanded
-MAX_CANVAS = 16_384.0  # user units, either side
+MAX_CANVAS = 32_768.0  # user units, either side
 MAX_IMAGE_CHARS = 1_000_000
+MAX_ENTITY_CHARS = 100_000  # that the entities of a document type may add to it
 
 _SVG = "http://www.w3.org/2000/svg"
 _LOCAL_URL = re.compile(r"url\(\s*[\"']?\s*#([^)\"']*)", re.IGNORECASE)
 _ANY_URL = re.compile(r"url\(\s*[\"']?\s*(?![#\s\"'])", re.IGNORECASE)
-_RASTER = re.compile(r"\s*data:image/(?:png|jpe?g|gif|webp);base64,", re.IGNORECASE)
+_RASTER = re.compile(r"\s*data:(?:image/(?:png|jpe?g|gif|webp))?;base64,", re.IGNORECASE)
+# Plain text alone: no markup, and no reference to another entity, so that nothing can grow or recurse.
+_ENTITY = re.compile(r"<!ENTITY\s+([A-Za-z_][\w.-]*)\s+(?:\"([^\"<&%]*)\"|'([^'<&%]*)')\s*>")
 _NUMBER = re.compile(r"\d+")
 _LENGTH = re.compile(r"\s*([-+]?\d*\.?\d+(?:e[-+]?\d+)?)", re.IGNORECASE)
 # Painted again for every element that inherits them; masks, clips and filters apply once.
@@ -39,7 +42,8 @@ class SvgUnparseable(Exception):
 def find_document(text: str) -> str | None:
     """The first `svg` root element in `text` with what belongs to it, or None when there is none.
 
-    Prose before and after is dropped; the first element must be the svg itself, so an HTML page is not an SVG.
+    Prose before and after is dropped; the first element must be the svg itself, so an HTML page is not an SVG. Entities
+    that stand for plain text (drawing programs declare their namespaces so) are replaced by it.
     """
     pieces = markup.scan(text, html=False)
     first = next((i for i, piece in enumerate(pieces) if piece.kind in {"start", "empty", "end"}), None)
@@ -49,8 +53,21 @@ def find_document(text: str) -> str | None:
     for piece in pieces[first:]:
         depth += {"start": 1, "end": -1}.get(piece.kind, 0)
         if depth <= 0:
-            return text[start : piece.end]
-    return text[start:]
+            return _expanded(text[start : piece.end], text[:start])
+    return _expanded(text[start:], text[:start])
+
+
+def _expanded(document: str, prolog: str) -> str:
+    """`document` with the plain entities that `prolog` declares; unchanged when they would add too much to it."""
+    values: dict[str, str] = {}
+    for name, double, single in _ENTITY.findall(prolog):
+        if name not in {"amp", "lt", "gt", "quot", "apos"}:
+            values.setdefault(name, (double or single).replace('"', "&quot;").replace("'", "&apos;"))
+    uses = re.compile(r"&([A-Za-z_][\w.-]*);")
+    added = sum(len(values.get(name, "")) for name in uses.findall(document)) if values else 0
+    if not added or added > MAX_ENTITY_CHARS:
+        return document
+    return uses.sub(lambda use: values.get(use.group(1), use.group()), document)
 
 
 def repair_truncated(document: str) -> str | None:
@@ -155,8 +172,8 @@ def _check_canvas(root: Element) -> None:
 def _check_references(element: Element) -> None:
     """Refuse anything that names a resource outside the document."""
     kind = local_name(element.tag)
-    if kind in {"script", "foreignobject"}:
-        raise SvgRejected(f"a {kind} element")
+    if kind == "script":
+        raise SvgRejected("a script element")
     for name, value in element.attrib.items():
         if _ANY_URL.search(value):
             raise SvgRejected(f"{name} refers to {value[:60]!r}, outside the document")

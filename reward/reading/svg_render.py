@@ -57,7 +57,7 @@ def _embedded_raster(url: str, resource_type: str) -> bytes:
     head, _, body = url.partition(",")
     if (
         resource_type != "image/*"
-        or not head.lower().startswith("data:image/")
+        or not head.lower().startswith(("data:image/", "data:;"))
         or not head.endswith(";base64")
     ):
         raise RenderFailed(f"{url[:60]!r} is outside the document")

@@ -10,6 +10,7 @@ from reward.spec import DEFAULTS
 
 LONG = "I look at the picture and count what I see, then I check it once more. " * 3
 THOUGHT = f"<think>{LONG}</think>"
+BOXED = "\\boxed{5} "
 
 
 def test_every_type_has_a_verifier_and_a_row_of_defaults():
@@ -102,6 +103,12 @@ def format_of(completion, prompt_type, **spec):
         (f"<think>x</think><answer>{LONG}</answer>", 0),
         (f"<think>x</think>\\boxed{{{LONG}}}", 0),
         (f"<think>{LONG}<answer>5</answer></think>", 0),
+        (f"{THOUGHT}{'<answer>55555</answer>' * 3}", 1),
+        (f"{THOUGHT}{'<answer>5</answer>' * 9}", 0),
+        (f"{THOUGHT}{BOXED * 5}", 1),
+        (f"{THOUGHT}{BOXED * 9}", 0),
+        (f"<think>{LONG}{BOXED * 9}</think><answer>5</answer>", 0),
+        (f"{THOUGHT}<answer>{BOXED * 5}</answer>", 1),  # a box within the answer counts once
     ],
 )
 def test_format_of_a_thinking_prompt(completion, expected):

@@ -165,9 +165,32 @@ def test_hostile_documents_are_refused_before_drawing(name):
     assert (verdict.status, verdict.parts["ssim"]) == ("rejected", 0.0)
 
 
-def test_entities_before_the_document_are_never_expanded():
-    laughs = '<!DOCTYPE svg [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]>' + f"{HEAD}<text>&b;</text></svg>"
-    assert verify(laughs).status == "unparseable"
+PROLOG = '<!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.0//EN" "http://x/svg10.dtd" [{}]>'
+
+
+def test_entities_of_plain_text_are_expanded():
+    declared = PROLOG.format("<!ENTITY ns_svg \"http://www.w3.org/2000/svg\"> <!ENTITY color 'red'>")
+    plain = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><path fill="red" d="M0 0h9v5z"/></svg>'
+    drawn = plain.replace("http://www.w3.org/2000/svg", "&ns_svg;").replace("red", "&color;")
+    assert verify(declared + drawn, plain).accuracy == verify(plain, declared + drawn).accuracy == 1.0
+    assert verify(drawn, plain).status == "unparseable"  # nothing declares them
+
+
+@pytest.mark.parametrize(
+    "entities",
+    [
+        '<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">',
+        '<!ENTITY b "&b;">',
+        '<!ENTITY b "<g/>">',
+        '<!ENTITY % a "c"><!ENTITY b "%a;">',
+        '<!ENTITY b SYSTEM "file:///etc/passwd">',
+        f'<!ENTITY b "{"b" * 60_000}">',
+    ],
+)
+def test_entities_of_anything_else_are_not_expanded(entities):
+    start = time.perf_counter()
+    assert verify(PROLOG.format(entities) + f"{HEAD}<text>&b;&b;</text></svg>").status == "unparseable"
+    assert time.perf_counter() - start < 1.0
 
 
 @pytest.mark.parametrize(
@@ -177,6 +200,7 @@ def test_entities_before_the_document_are_never_expanded():
         '<rect fill="url(#missing)"/>',
         '<a href="http://x/"><path d="M0 0L9 9"/></a>',
         "<text>\U0001f600</text>",
+        "<switch><foreignObject><p>words</p></foreignObject><g/></switch>",
     ],
 )
 def test_harmless_references_are_drawn(body):
