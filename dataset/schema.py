@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataset.images import ImageError, upright_size
-from utils.sample import ANSWER_TYPES, IMAGE_MARK, PROMPT_TYPES, parse_spec
+from reward.registry import ANSWER_TYPES
+from utils.sample import IMAGE_MARK, PROMPT_TYPES, parse_spec
 
 ROWS_PER_GROUP = 32
 IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -32,7 +32,7 @@ def score(
 
     completion: what the model wrote; it may be anything.
     answer: one reference answer or several alternatives.
-    answer_type: a key of `reward.registry.VERIFIERS`.
+    answer_type: a key of `reward.registry.ANSWER_TYPES`.
     prompt_type: "answer", "think" or None; None leaves the format part out.
     spec: the sample's own specification, see `reward.spec`.
     progress: share of training done, in [0, 1]; moves the eps of a bbox schedule.

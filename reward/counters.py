@@ -1,4 +1,4 @@
-"""Counts over scored completions as plain numbers: statuses and rewards per type and source, signs of reward hacking.
+"""Signs of reward hacking as plain numbers, counted over scored completions: what to look at when rewards rise.
 
 Each trainer rank adds the completions it consumed in a step; merged over the ranks, `numbers()` gives the metrics.
 """
@@ -7,51 +7,44 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from reward.extract import answer_region
-from reward.types import STATUSES, RewardOutput
+from reward.types import RewardOutput
 from reward.verifiers.multiple_choice import affirmed_letters
 
-WHOLE_IMAGE_SHARE = (
-    0.9  # a box that covers more of the image than this says nothing about where the object is
-)
+WHOLE_IMAGE_SHARE = 0.9  # a box over more of the image than this says nothing about where the object is
 BLANK_MARGIN = 0.01  # a drawing whose SSIM beats an empty canvas by less than this draws nothing
 _ANSWER_KEY_CHARS = 80
 
 
 class RewardCounters:
-    """Accumulates scores between two calls of `reset`; every number it gives is finite, and a share lies in [0, 1]."""
+    """Accumulates scored completions; every number it gives is finite, and a share lies in [0, 1]."""
 
     def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget everything counted so far."""
-        self._statuses: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         self._sums: dict[str, list[float]] = defaultdict(_zero_sum)  # name -> [sum, count]
         self._answers: dict[str, Counter[str]] = defaultdict(Counter)
         self._given: Counter[str] = Counter()
         self._wanted: Counter[str] = Counter()
 
     def add(
-        self,
-        output: RewardOutput,
-        completion: str,
-        answer: str | Sequence[str],
-        answer_type: str,
-        source: str,
+        self, output: RewardOutput, completion: str, answer: str | Sequence[str], answer_type: str
     ) -> None:
         """Count one scored completion of a sample."""
-        self._statuses["type", answer_type][output.status] += 1
-        self._statuses["source", source][output.status] += 1
-        self._mean(f"reward/type/{answer_type}", output.total)
-        self._mean(f"reward/source/{source}", output.total)
-        for part, value in output.parts.items():
-            self._mean(f"part/{answer_type}/{part}", value)
-        self._add_indicators(output, completion, answer, answer_type)
+        if output.status == "no_answer":
+            self._mean("no_answer_reward", output.total)
+        self._mean("several_answers", float(num_answers(completion) > 1))
+        if output.extracted:
+            key = " ".join(output.extracted[:_ANSWER_KEY_CHARS].casefold().split())
+            self._answers[answer_type][key] += 1
+        if answer_type == "multiple-choice":
+            self._given.update(affirmed_letters((output.extracted or "")[:1000], {}))
+            self._wanted.update(affirmed_letters(answer if isinstance(answer, str) else answer[0], {}))
+        if "image_share" in output.parts:
+            self._mean("whole_image_boxes", float(output.parts["image_share"] >= WHOLE_IMAGE_SHARE))
+        if "blank_ssim" in output.parts:
+            self._mean("blank_render_ssim", output.parts["blank_ssim"])
+            self._mean("no_better_than_blank", float(output.parts["ssim_above_blank"] <= BLANK_MARGIN))
 
     def merge(self, other: "RewardCounters") -> None:
         """Add what another one counted; the result does not depend on how completions were dealt out."""
-        for key, statuses in other._statuses.items():
-            self._statuses[key].update(statuses)
         for name, (total, count) in other._sums.items():
             self._sums[name][0] += total
             self._sums[name][1] += count
@@ -61,42 +54,17 @@ class RewardCounters:
         self._wanted.update(other._wanted)
 
     def numbers(self) -> dict[str, float]:
-        """Every count as `name -> number`: statuses as shares, rewards and parts as means, `hacking/...` indicators."""
+        """Every sign as `name -> number`; utils/metric_names.py explains each."""
         found = {name: total / count for name, (total, count) in self._sums.items()}
-        for (kind, name), statuses in self._statuses.items():
-            for status in STATUSES:
-                found[f"status/{kind}/{name}/{status}"] = statuses[status] / statuses.total()
         for answer_type, answers in self._answers.items():
-            found[f"hacking/constant_answer/{answer_type}"] = max(answers.values()) / answers.total()
+            found[f"constant_answer/{answer_type}"] = max(answers.values()) / answers.total()
         if self._given and self._wanted:
-            found["hacking/option_position_bias"] = total_variation(self._given, self._wanted)
+            found["option_position_bias"] = total_variation(self._given, self._wanted)
         return found
 
     def _mean(self, name: str, value: float) -> None:
         self._sums[name][0] += value
         self._sums[name][1] += 1.0
-
-    def _add_indicators(
-        self, output: RewardOutput, completion: str, answer: str | Sequence[str], answer_type: str
-    ) -> None:
-        if output.status == "no_answer":
-            self._mean("hacking/no_answer_reward", output.total)
-        self._mean("hacking/several_answers", float(num_answers(completion) > 1))
-        if output.extracted:
-            key = " ".join(output.extracted[:_ANSWER_KEY_CHARS].casefold().split())
-            self._answers[answer_type][key] += 1
-        if answer_type == "multiple-choice":
-            self._given.update(affirmed_letters((output.extracted or "")[:1000], {}))
-            self._wanted.update(affirmed_letters(answer if isinstance(answer, str) else answer[0], {}))
-        if "image_share" in output.parts:
-            self._mean("hacking/whole_image_boxes", float(output.parts["image_share"] >= WHOLE_IMAGE_SHARE))
-        if "blank_ssim" in output.parts:
-            self._mean(
-                "hacking/blank_render_ssim", output.parts["blank_ssim"]
-            )  # what an empty canvas would earn
-            self._mean(
-                "hacking/no_better_than_blank", float(output.parts["ssim_above_blank"] <= BLANK_MARGIN)
-            )
 
 
 def _zero_sum() -> list[float]:

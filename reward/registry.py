@@ -1,14 +1,13 @@
-"""Answer type -> verifier: the one visible dict. A new type is one file, one line here and one in spec.DEFAULTS.
+"""Answer type -> verifier: the one visible dict. A new type is one file with a VERIFIER and one line here.
 
 A module is imported when its type is first scored, so that `import reward` does not pay for the SVG renderer.
 """
 
-from collections.abc import Iterator, MutableMapping
 from importlib import import_module
 
 from reward.types import Verifier
 
-MODULES: dict[str, str] = {
+ANSWER_TYPES: dict[str, str] = {
     "multiple-choice": "reward.verifiers.multiple_choice",
     "number": "reward.verifiers.number",
     "math-expressions": "reward.verifiers.math_expressions",
@@ -24,28 +23,12 @@ MODULES: dict[str, str] = {
 }
 
 
-class _Verifiers(MutableMapping[str, Verifier]):
-    """MODULES read as a mapping to each module's VERIFIER."""
+class _Verifiers(dict[str, Verifier]):
+    """Each type's VERIFIER, imported when first asked for. KeyError for a type that is not in ANSWER_TYPES."""
 
-    def __init__(self) -> None:
-        self._loaded: dict[str, Verifier] = {}
-
-    def __getitem__(self, answer_type: str) -> Verifier:
-        if answer_type not in self._loaded:
-            self._loaded[answer_type] = import_module(MODULES[answer_type]).VERIFIER
-        return self._loaded[answer_type]
-
-    def __setitem__(self, answer_type: str, verifier: Verifier) -> None:
-        self._loaded[answer_type] = verifier
-
-    def __delitem__(self, answer_type: str) -> None:
-        del self._loaded[answer_type]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(MODULES | self._loaded)
-
-    def __len__(self) -> int:
-        return len(MODULES | self._loaded)
+    def __missing__(self, answer_type: str) -> Verifier:
+        self[answer_type] = import_module(ANSWER_TYPES[answer_type]).VERIFIER
+        return self[answer_type]
 
 
-VERIFIERS: MutableMapping[str, Verifier] = _Verifiers()
+VERIFIERS = _Verifiers()

@@ -1,4 +1,4 @@
-"""The one table of defaults per answer type, and how a sample's own `spec` changes it.
+"""How a sample's own `spec` changes the defaults of its answer type (`Verifier.defaults`) and of all types (COMMON).
 
 A spec is a mapping carried in the data:
 
@@ -14,10 +14,13 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from reward.registry import ANSWER_TYPES, VERIFIERS
+
 WEIGHTS = {"accuracy": 0.9, "format": 0.1, "think_bbox": 0.1}  # of the parts that apply to a sample
 
-# Parameters that every type has.
+# Parameters that every type has; a verifier's own defaults come before these.
 COMMON: dict[str, Any] = {
+    "solved_threshold": 1.0,  # the accuracy from which a sample counts as solved
     "format_needs_solved": True,  # format and think_bbox pay only when accuracy >= solved_threshold
     "max_answer_fraction": 0.2,  # longest answer, as a fraction of a thinking completion, that is still well-formed
     "max_outside_chars": 64,  # characters that an answer-only completion may have outside of its answer
@@ -25,35 +28,6 @@ COMMON: dict[str, Any] = {
     "code_block": False,  # where an answer holds exactly one fenced block, the block is the answer
     "overlong": None,  # {"max_tokens": 4096, "buffer_tokens": 1024}: soft overlong penalty (DAPO, eq. 13)
     "repetition": None,  # {"n": 8, "max_fraction": 0.3}: penalty for repeated word n-grams
-}
-
-_BOXES: dict[str, Any] = {
-    "box_format": "xyxy",  # of the prediction: xyxy, yxyx, xywh or cxcywh
-    "reference_format": "xyxy",  # of the reference answer
-    "coordinates": "absolute",  # of the prediction: absolute (pixels), normalized (0..1) or permille (0..1000)
-    "reference_coordinates": None,  # of the reference; None: the same as the prediction's
-    "image_size": None,  # [width, height] in pixels; needed when the two differ
-}
-
-# answer type -> parameters and their defaults. `solved_threshold` is the accuracy from which a sample counts as solved.
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "multiple-choice": {"solved_threshold": 1.0, "options": None},
-    "number": {"solved_threshold": 1.0, "tolerance": 0, "relative_tolerance": 0},
-    "math-expressions": {"solved_threshold": 1.0, "tolerance": 0, "relative_tolerance": 0},
-    "bbox": {"solved_threshold": 0.5, "eps": 0.0, "eps_schedule": None, **_BOXES},
-    "detection": {"solved_threshold": 0.5, "metric": "f1", "iou_threshold": 0.5, "max_boxes": 256, **_BOXES},
-    "ocrtext": {"solved_threshold": 0.5, "min_similarity": 0.5},
-    "html-code": {"code_block": True, "solved_threshold": 0.5, "multiset": False, "validity_gate": False},
-    "svg-code": {
-        "code_block": True,
-        "solved_threshold": 0.5,
-        "ssim_above_blank": False,
-        "unclosed_answer": True,
-    },
-    "boolean": {"solved_threshold": 1.0},
-    "general-code": {"code_block": True, "solved_threshold": 1.0},
-    "critic": {"solved_threshold": 1.0},
-    "any": {"solved_threshold": 1.0},
 }
 
 
@@ -68,8 +42,8 @@ class Rule(NamedTuple):
 
 def resolve(answer_type: str, spec: Mapping[str, Any] | None = None) -> Rule:
     """Merge a sample's spec over the defaults. Raises ValueError naming the offending field."""
-    if answer_type not in DEFAULTS:
-        raise ValueError(f"answer_type: got {answer_type!r}, wanted one of {sorted(DEFAULTS)}")
+    if answer_type not in ANSWER_TYPES:
+        raise ValueError(f"answer_type: got {answer_type!r}, wanted one of {sorted(ANSWER_TYPES)}")
     if spec is None or spec == {}:
         return _resolve_cached(answer_type, "{}")
     if not isinstance(spec, Mapping):
@@ -85,13 +59,13 @@ def resolve(answer_type: str, spec: Mapping[str, Any] | None = None) -> Rule:
 def _resolve_cached(answer_type: str, spec_text: str) -> Rule:
     spec = json.loads(spec_text)
     name = spec.pop("verifier", answer_type)
-    if name not in DEFAULTS:
-        raise ValueError(f"spec.verifier: got {name!r}, wanted one of {sorted(DEFAULTS)}")
+    if name not in ANSWER_TYPES:
+        raise ValueError(f"spec.verifier: got {name!r}, wanted one of {sorted(ANSWER_TYPES)}")
     weights = spec.pop("weights", WEIGHTS)
     nested = spec.pop("params", {})
     if not isinstance(nested, Mapping):
         raise ValueError(f"spec.params: got {nested!r}, wanted a mapping")
-    params = {**COMMON, **DEFAULTS[name]}
+    params = {**COMMON, **VERIFIERS[name].defaults}
     for key, value in {**spec, **nested}.items():
         if key not in params:
             raise ValueError(f"spec.{key}: unknown for {name!r}, wanted one of {sorted(params)}")

@@ -54,6 +54,7 @@ class Verifier(NamedTuple):
     prepare(reference, params): parses ONE reference answer; called once per reference and cached; raises ValueError
         naming the problem when the reference cannot be read, because that is an error of the data.
     verify(extracted, prepared, params): judges the model's answer, which may be anything; never raises for it.
+    defaults: its parameters (a sample's spec may change them) and their defaults, over those of `reward.spec.COMMON`.
     isolated: True when `verify` must run in a worker process that can be killed at `deadline_seconds`.
     quick(extracted, references, params): for isolated verifiers, an optional cheap judgement that is safe in the
         caller's process; None means "send it to a worker".
@@ -61,6 +62,7 @@ class Verifier(NamedTuple):
 
     prepare: Callable[[str, Mapping[str, Any]], Any]
     verify: Callable[[str, Any, Mapping[str, Any]], Verdict]
+    defaults: Mapping[str, Any] = MappingProxyType({})
     isolated: bool = False
     deadline_seconds: float = 5.0
     quick: Callable[[str, tuple[str, ...], Mapping[str, Any]], Verdict | None] | None = None

@@ -1,51 +1,77 @@
-"""Imports point downward only; the table is the architecture."""
+"""The architecture in one sentence, checked.
+
+Library modules import downward only (trains > dataset > reward > utils) and in no circle; a folder below one of these
+with a `__main__` is a command-line tool and may import anything; AReaL is trains' alone; reward reaches neither torch
+nor AReaL, not even through what it imports.
+"""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PROJECT = {"trains", "reward", "dataset", "utils", "areal", "torch"}
-ALLOWED = {
-    "trains": {"trains", "dataset", "reward", "utils", "areal", "torch"},
-    "dataset": {"dataset", "utils", "reward", "torch"},
-    "reward": {"reward", "utils"},
-    "utils": {"utils"},
-}
-# Single tools and the mathematics may use more than their folder.
-EXTRA = {
-    "utils/functional.py": {"torch"},
-    "utils/advantages.py": {"torch"},
-    "utils/logprobs.py": {"torch"},
-    "utils/policy_metrics.py": {"torch"},
-    "utils/sequences.py": {"torch"},
-    "utils/doctor/config.py": {"areal", "trains"},
-    "utils/doctor/checks.py": {"trains"},
-    "utils/checkpoint/compare.py": {"torch", "dataset"},
-    "utils/evaluate/cli.py": {"dataset"},
-    "utils/evaluate/offline.py": {"dataset", "reward"},
-}
-# The loader side of dataset/ must not need rewards: only curation and its sources score anything.
-CURATION = ("dataset/create.py", "dataset/curate/", "dataset/sources/")
+LAYERS = ("trains", "dataset", "reward", "utils")
 
 
-def files():
-    return sorted(path.relative_to(ROOT) for folder in ALLOWED for path in (ROOT / folder).rglob("*.py"))
+def module_name(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imports_of(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+FILES = {module_name(path): path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))}
+LIBRARY = [
+    module
+    for module, path in FILES.items()
+    if path.parent.parent == ROOT or not (path.parent / "__main__.py").exists()
+]
+
+
+@cache
+def imports_of(module):
+    """Names of the modules that one imports, wherever in the file, those for types included."""
+    found = set()
+    for node in ast.walk(ast.parse(FILES[module].read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
+            found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            yield node.module.split(".")[0]
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found.update(inner & FILES.keys() or {node.module})
+    return found
 
 
-@pytest.mark.parametrize("path", files(), ids=str)
-def test_imports_point_downward(path):
-    used = set(imports_of(ROOT / path)) & PROJECT
-    allowed = ALLOWED[path.parts[0]] | EXTRA.get(str(path), set())
-    if path.parts[0] == "dataset" and not str(path).startswith(CURATION):
-        allowed = allowed - {"reward"}
-    assert used <= allowed, f"{path} imports {sorted(used - allowed)}"
+def reached_from(module):
+    """Everything that is imported once `module` is."""
+    found, waiting = set(), [module]
+    while waiting:
+        new = imports_of(waiting.pop()) - found
+        found |= new
+        waiting += new & FILES.keys()
+    return found
+
+
+def folders(modules):
+    return {name.split(".")[0] for name in modules}
+
+
+@pytest.mark.parametrize("module", LIBRARY)
+def test_library_modules_import_downward_only(module):
+    layer = module.split(".")[0]
+    above = {*LAYERS[: LAYERS.index(layer)], *(() if layer == "trains" else ("areal",))}
+    assert not above & folders(imports_of(module))
+
+
+@pytest.mark.parametrize("module", sorted({*LIBRARY} - {"trains.setup", "trains.host.recovery"}))
+def test_no_circles(module):
+    assert module not in reached_from(module)
+
+
+@pytest.mark.parametrize("module", [module for module in LIBRARY if module.startswith("reward")])
+def test_reward_reaches_neither_torch_nor_areal(module):
+    assert not {"torch", "areal"} & folders(reached_from(module))
+
+
+def test_the_tools_are_these():
+    """A new `__main__` opens a folder to imports of any kind: that is decided here."""
+    tools = {str(path.parent.relative_to(ROOT)) for path in FILES.values() if path.name == "__main__.py"}
+    assert tools - {"reward"} == {"utils/checkpoint", "utils/doctor", "utils/evaluate"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -84,7 +84,7 @@ def _facts(group: dict[str, Any], version: int) -> dict[str, Any]:
 def _counters(info: GroupInfo) -> RewardCounters:
     counters = RewardCounters()
     for score, completion in zip(info.scores, info.completions, strict=True):
-        counters.add(score, completion, info.answer, info.answer_type, info.source)
+        counters.add(score, completion, info.answer, info.answer_type)
     return counters
 
 
@@ -93,8 +93,7 @@ def _signs_of_hacking(parts: Iterable[RewardCounters]) -> dict[str, float]:
     total = RewardCounters()
     for part in parts:
         total.merge(part)
-    prefix = "hacking/"
-    return {name.removeprefix(prefix): n for name, n in total.numbers().items() if name.startswith(prefix)}
+    return total.numbers()
 
 
 def _parity(groups: list[dict[str, Any]]) -> dict[str, float]:
@@ -108,24 +107,21 @@ def _parity(groups: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _means(rollouts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Averages over rollouts; `parts` over those that have the part."""
-    parts = defaultdict(list)
+    """The metrics of some rollouts: all of a batch, or those of one source or answer type."""
+    return {name: function(rollouts) for name, function in ROLLOUT_METRICS.items()}
+
+
+def _parts(rollouts: list[dict[str, Any]]) -> dict[str, float]:
+    values = defaultdict(list)
     for rollout in rollouts:
         for name, value in rollout["parts"].items():
-            parts[name].append(value)
-    statuses = Counter(rollout["status"] for rollout in rollouts)
-    lengths = [rollout["length"] for rollout in rollouts]
-    return {
-        "reward": _mean([rollout["reward"] for rollout in rollouts]),
-        "solved": _share(rollout["parts"]["accuracy"] >= 1.0 for rollout in rollouts),
-        "truncated": _share(rollout["truncated"] for rollout in rollouts),
-        "length_mean": _mean(lengths),
-        "length_max": max(lengths, default=0),
-        "parts": {name: _mean(values) for name, values in sorted(parts.items())},
-        "statuses": {
-            status: statuses[status] / max(len(rollouts), 1) for status in STATUSES if statuses[status]
-        },
-    }
+            values[name].append(value)
+    return {name: _mean(values[name]) for name in sorted(values)}
+
+
+def _statuses(rollouts: list[dict[str, Any]]) -> dict[str, float]:
+    counts = Counter(rollout["status"] for rollout in rollouts)
+    return {status: counts[status] / max(len(rollouts), 1) for status in STATUSES if counts[status]}
 
 
 def update_metrics(tracker_stats: dict[str, float]) -> dict[str, float]:
@@ -167,3 +163,15 @@ def _mean(values: list[float]) -> float:
 def _share(flags) -> float:
     flags = list(flags)
     return sum(flags) / max(len(flags), 1)
+
+
+# name -> number, or numbers by name, from rollouts as `_facts` puts them; utils/metric_names.py explains each
+ROLLOUT_METRICS: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
+    "reward": lambda rollouts: _mean([rollout["reward"] for rollout in rollouts]),
+    "solved": lambda rollouts: _share(rollout["parts"]["accuracy"] >= 1.0 for rollout in rollouts),
+    "truncated": lambda rollouts: _share(rollout["truncated"] for rollout in rollouts),
+    "length_mean": lambda rollouts: _mean([rollout["length"] for rollout in rollouts]),
+    "length_max": lambda rollouts: max((rollout["length"] for rollout in rollouts), default=0),
+    "parts": _parts,
+    "statuses": _statuses,
+}

@@ -8,13 +8,11 @@ A group without signal, all rewards equal up to rounding, teaches nothing: every
 zero, and `batch_whiten` neither counts it in its statistics nor moves it away from zero.
 """
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-
-Estimator = Literal["grpo", "dr_grpo", "rloo", "opo", "reinforce++", "reinforce++-baseline"]
-ESTIMATORS = ("grpo", "dr_grpo", "rloo", "opo", "reinforce++", "reinforce++-baseline")
 
 # Rewards lie in [0, 1] or [-5, 5]: float32 rounding is below this, a real difference of rewards above it.
 SIGNAL_TOLERANCE = 1e-6
@@ -28,21 +26,14 @@ def shape_rewards(rewards: Tensor, *, bias: float = -0.5, scaling: float = 10.0)
 def group_advantages(
     rewards: Tensor,
     groups: Tensor | int,
-    estimator: Estimator = "grpo",
+    estimator: str = "grpo",
     *,
     lengths: Tensor | None = None,
     std: Literal["population", "sample"] = "population",
     eps: float = 1e-6,
     moments: Tensor | None = None,
 ) -> Tensor:
-    """Advantage of each rollout `[num_rollouts]` against its group (r = reward, G = group size).
-
-        grpo                  (r - mean) / (std + eps)        Shao et al. 2024, arXiv:2402.03300, sec. 4.1.2
-        dr_grpo               r - mean                        Liu et al. 2025, arXiv:2503.20783
-        rloo                  r - mean of the other G - 1     Ahmadian et al. 2024, arXiv:2402.14740
-        opo                   r - sum(l r) / sum(l)           Hao et al. 2025, arXiv:2505.23585 (l = length)
-        reinforce++           (r - batch mean) / batch std    Hu et al. 2025, arXiv:2501.03262
-        reinforce++-baseline  (r - mean) / batch std          same paper, several rollouts a prompt
+    """Advantage of each rollout `[num_rollouts]` against its group, by one of `ESTIMATORS`.
 
     `groups` is an int (consecutive groups of that size) or an integer tensor `[num_rollouts]` of any ids.
     `lengths` `[num_rollouts]` are response lengths in tokens (opo only). `std="sample"` divides by G - 1.
@@ -65,24 +56,8 @@ def group_advantages(
     size = _group_sum(torch.ones_like(r), index)
     centered = r - _group_sum(r, index) / size
 
-    if estimator == "grpo":
-        variance = _group_sum(centered.square(), index) / (size - int(std == "sample")).clamp(min=1)
-        advantages = centered / (variance.sqrt() + eps)
-    elif estimator == "rloo":
-        advantages = centered * size / (size - 1).clamp(min=1)
-    elif estimator == "opo":
-        if lengths is None:
-            raise ValueError("estimator 'opo' needs lengths, the response lengths in tokens")
-        weight = lengths.to(r)
-        # A group whose responses are all empty has no length-weighted mean, and no token to train on.
-        total = _group_sum(weight, index).clamp(min=1)
-        advantages = r - _group_sum(weight * r, index) / total
-    elif estimator == "reinforce++":
-        advantages = batch_whiten(r, None, signal, moments=moments, eps=eps)
-    elif estimator == "reinforce++-baseline":
-        advantages = batch_whiten(centered, None, signal, moments=moments, eps=eps)
-    else:
-        advantages = centered
+    rollouts = Rollouts(r, centered, size, index, signal, lengths, std == "sample", eps, moments)
+    advantages = ESTIMATORS[estimator](rollouts)
     return torch.where(signal, advantages, 0.0).to(_output_dtype(rewards))
 
 
@@ -186,3 +161,64 @@ def _check_rewards(rewards: Tensor) -> None:
 
 def _output_dtype(values: Tensor) -> torch.dtype:
     return torch.float64 if values.dtype == torch.float64 else torch.float32
+
+
+class Rollouts(NamedTuple):
+    """What an estimator may look at; tensors are `[num_rollouts]`, in float64 where they are numbers."""
+
+    rewards: Tensor  # r
+    centered: Tensor  # r - mean of the group
+    size: Tensor  # G, of the rollout's own group
+    index: Tensor  # the group's number, from 0
+    signal: Tensor  # True where the group has signal
+    lengths: Tensor | None  # response lengths in tokens
+    is_sample_std: bool
+    eps: float
+    moments: Tensor | None  # `[3]`, of the batch over all ranks
+
+
+def _grpo(rollouts: Rollouts) -> Tensor:
+    """(r - mean) / (std + eps). Shao et al. 2024, arXiv:2402.03300, section 4.1.2."""
+    squares = _group_sum(rollouts.centered.square(), rollouts.index)
+    variance = squares / (rollouts.size - int(rollouts.is_sample_std)).clamp(min=1)
+    return rollouts.centered / (variance.sqrt() + rollouts.eps)
+
+
+def _dr_grpo(rollouts: Rollouts) -> Tensor:
+    """r - mean. Liu et al. 2025, arXiv:2503.20783."""
+    return rollouts.centered
+
+
+def _rloo(rollouts: Rollouts) -> Tensor:
+    """r - mean of the other G - 1. Ahmadian et al. 2024, arXiv:2402.14740."""
+    return rollouts.centered * rollouts.size / (rollouts.size - 1).clamp(min=1)
+
+
+def _opo(rollouts: Rollouts) -> Tensor:
+    """r - sum(l r) / sum(l), where l is the response's length. Hao et al. 2025, arXiv:2505.23585."""
+    if rollouts.lengths is None:
+        raise ValueError("estimator 'opo' needs lengths, the response lengths in tokens")
+    weight = rollouts.lengths.to(rollouts.rewards)
+    # A group whose responses are all empty has no length-weighted mean, and no token to train on.
+    total = _group_sum(weight, rollouts.index).clamp(min=1)
+    return rollouts.rewards - _group_sum(weight * rollouts.rewards, rollouts.index) / total
+
+
+def _reinforce(rollouts: Rollouts) -> Tensor:
+    """(r - batch mean) / batch std. Hu et al. 2025, arXiv:2501.03262."""
+    return batch_whiten(rollouts.rewards, None, rollouts.signal, moments=rollouts.moments, eps=rollouts.eps)
+
+
+def _reinforce_baseline(rollouts: Rollouts) -> Tensor:
+    """(r - mean) / batch std: the same paper, for several rollouts a prompt."""
+    return _reinforce(rollouts._replace(rewards=rollouts.centered))
+
+
+ESTIMATORS: dict[str, Callable[[Rollouts], Tensor]] = {
+    "grpo": _grpo,
+    "dr_grpo": _dr_grpo,
+    "rloo": _rloo,
+    "opo": _opo,
+    "reinforce++": _reinforce,
+    "reinforce++-baseline": _reinforce_baseline,
+}

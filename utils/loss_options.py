@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from utils.advantages import ESTIMATORS
+
 # The recipe. The keyword defaults in utils/functional.py and utils/advantages.py are the same (tested).
 RECIPE: dict[str, Any] = {
     "use_decoupled_loss": True,
@@ -41,7 +43,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "ratio_level": ("token", "sequence"),
     "surrogate": ("ppo", "cispo"),
     "loss_mode": ("token-mean", "sequence-mean", "constant"),
-    "estimator": ("grpo", "dr_grpo", "rloo", "opo", "reinforce++", "reinforce++-baseline"),
+    "estimator": tuple(ESTIMATORS),
     "std": ("population", "sample"),
     "batch_whiten": (True, False),
     "kl_estimator": ("k1", "k2", "k3"),

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from utils.sequences import MAX_LOG_RATIO, masked
+from utils.sequences import MAX_LOG_RATIO
 
 KLEstimator = Literal["k1", "k2", "k3"]
 
@@ -34,13 +34,3 @@ def kl_estimate(policy_logprobs: Tensor, reference_logprobs: Tensor, kind: KLEst
     if kind == "k3":
         return torch.expm1(-limited) + limited
     raise ValueError(f"KL estimator is {kind!r}; use 'k1', 'k2' or 'k3'")
-
-
-def effective_sample_size(weights: Tensor, loss_mask: Tensor) -> Tensor:
-    """Kish's effective number of samples as a share, (sum w)^2 / (n sum w^2), a scalar in [0, 1].
-
-    1 when all importance weights are equal, 1/n when a single one dominates, 0 when all are zero.
-    """
-    mask = loss_mask.bool()
-    w = masked(weights, mask)
-    return w.sum().square() / (mask.sum() * w.square().sum()).clamp(min=torch.finfo(w.dtype).tiny)

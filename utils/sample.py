@@ -5,20 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-ANSWER_TYPES = (
-    "multiple-choice",
-    "number",
-    "math-expressions",
-    "bbox",
-    "detection",
-    "ocrtext",
-    "html-code",
-    "svg-code",
-    "boolean",
-    "general-code",
-    "critic",
-    "any",
-)
 PROMPT_TYPES = ("answer", "think")  # answer-only, thinking
 SPATIAL_PROBLEM_TYPE = "spatial"  # a thinking prompt then asks for the boxes of the relevant objects
 IMAGE_MARK = "<image>"  # stands in `problem` where an image belongs
@@ -52,7 +38,7 @@ class Sample:
     problem: str  # the question alone, with an IMAGE_MARK per image; no answer-format instruction
     answer: tuple[str, ...]  # at least one accepted answer; the best match counts
     problem_type: str  # subject, e.g. "math", "ocr", SPATIAL_PROBLEM_TYPE
-    answer_type: str  # one of ANSWER_TYPES: chooses the verifier
+    answer_type: str  # a key of reward.registry.ANSWER_TYPES: chooses the verifier
     source: str  # the data set it came from; metrics are reported per source
     prompt_type: str = "answer"  # one of PROMPT_TYPES: chooses the instruction
     spec: dict[str, Any] | None = None  # reward specification: verifier parameters and weights of the parts

@@ -91,11 +91,6 @@ class Selection:
         """Whether `size` samples are kept; later positions then count for nothing."""
         return self.size is not None and len(self.kept) >= self.size
 
-    @property
-    def num_decided(self) -> int:
-        """How many positions were decided."""
-        return len(self.kept) + len(self.dropped) + len(self.rejected)
-
     def offer(self, position: int, statistics: Statistics | None, label: str, sample_id: str = "") -> None:
         """Hand in one position: its statistics and class, or None and the reason why it was not measured.
 

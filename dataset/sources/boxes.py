@@ -1,13 +1,13 @@
 """Boxes of reference answers: read, checked, and kept in step with the image when it is resized."""
 
 import io
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from dataset.encode import DEFAULT_MAX_PIXELS, DEFAULT_MIN_PIXELS
 from dataset.images import ImageError, decode_image, smart_size
 from dataset.sources.base import BadRow, Context
+from reward.reading.boxes import to_box
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels
 PATCH_FACTOR = 28  # patch size 14 x merge 2: the image processor rounds sides to this multiple
@@ -16,13 +16,15 @@ JPEG_QUALITY = 95
 
 def from_xywh(values: Any, context: Context) -> Box:
     """A box given as [x, y, width, height]. Raises ``BadRow("bad-reference")`` unless it has an area."""
-    x, y, width, height = _four(values, context)
-    return _checked((x, y, x + width, y + height), values, context)
-
-
-def from_xyxy(values: Any, context: Context) -> Box:
-    """A box given as [x1, y1, x2, y2]. Raises ``BadRow("bad-reference")`` unless it has an area."""
-    return _checked(tuple(_four(values, context)), values, context)
+    try:
+        box = to_box([float(value) for value in values], "xywh")
+    except (TypeError, ValueError) as error:
+        raise BadRow("bad-reference", f"{context.sample_id}: box {values!r} is not four numbers") from error
+    if box is None:
+        raise BadRow(
+            "bad-reference", f"{context.sample_id}: box {values!r}: wanted four numbers with an area"
+        )
+    return box[:4]
 
 
 def fit_boxes(
@@ -65,19 +67,3 @@ def fit_boxes(
 def box_text(box: Sequence[int]) -> str:
     """The reference answer of a box: ``[x1, y1, x2, y2]``."""
     return "[" + ", ".join(str(value) for value in box) + "]"
-
-
-def _four(values: Any, context: Context) -> list[float]:
-    try:
-        numbers = [float(value) for value in values]
-    except (TypeError, ValueError) as error:
-        raise BadRow("bad-reference", f"{context.sample_id}: box {values!r} is not four numbers") from error
-    if len(numbers) != 4 or not all(math.isfinite(number) for number in numbers):
-        raise BadRow("bad-reference", f"{context.sample_id}: box {values!r} is not four finite numbers")
-    return numbers
-
-
-def _checked(box: Any, values: Any, context: Context) -> Box:
-    if box[0] >= box[2] or box[1] >= box[3]:
-        raise BadRow("bad-reference", f"{context.sample_id}: box {values!r} has no area")
-    return box

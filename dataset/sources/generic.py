@@ -36,7 +36,8 @@ from dataset.sources.base import (
     make_sample,
 )
 from dataset.sources.base import with_options as add_options
-from utils.sample import ANSWER_TYPES, ROW_FIELDS, Sample, parse_spec
+from reward.registry import ANSWER_TYPES
+from utils.sample import ROW_FIELDS, Sample, parse_spec
 
 FIELDS = ("problem", "answer", "images", "options", "spec", "answer_type", "problem_type")
 KEYS = (

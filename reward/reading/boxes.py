@@ -6,7 +6,7 @@ Understood: `[..]`, `(..)`, `(x1,y1),(x2,y2)`, JSON with `bbox_2d` or corner nam
 import math
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 MAX_COORDINATE = 1e7
@@ -21,6 +21,13 @@ _CORNERS = re.compile(r"[\"']?(?:x1|xmin|x_min|left)\b", re.IGNORECASE)
 _BARE = re.compile(rf"\s*{_NUMBER}(?:[\s,;]+{_NUMBER}){{3}}\s*\.?\s*")
 FORMATS = ("xyxy", "yxyx", "xywh", "cxcywh")
 COORDINATES = ("absolute", "normalized", "permille")
+DEFAULTS: dict[str, Any] = {  # the parameters of every verifier that compares boxes
+    "box_format": "xyxy",  # of the prediction: one of FORMATS
+    "reference_format": "xyxy",  # of the reference answer
+    "coordinates": "absolute",  # of the prediction: absolute (pixels), normalized (0..1) or permille (0..1000)
+    "reference_coordinates": None,  # of the reference; None: the same as the prediction's
+    "image_size": None,  # [width, height] in pixels; needed when the two differ
+}
 
 
 class Box(NamedTuple):
@@ -57,7 +64,7 @@ def read_boxes(text: str, box_format: str = "xyxy") -> Reading:
     if len(quads) > MAX_BOXES:
         return Reading((), len(quads))
     labels = _labels(text, quads)
-    boxes = [_box(values, box_format, label) for (values, _, _), label in zip(quads, labels, strict=True)]
+    boxes = [to_box(values, box_format, label) for (values, _, _), label in zip(quads, labels, strict=True)]
     good = tuple(box for box in boxes if box is not None)
     return Reading(good, len(boxes) - len(good))
 
@@ -124,7 +131,8 @@ def _labels(text: str, quads: list[tuple[list[float], int, int]]) -> list[str | 
     return labels
 
 
-def _box(values: list[float], box_format: str, label: str | None) -> Box | None:
+def to_box(values: Sequence[float], box_format: str, label: str | None = None) -> Box | None:
+    """Four numbers in one of FORMATS as corners; None unless there are four, finite, with an area."""
     if len(values) != 4 or not all(math.isfinite(value) and abs(value) <= MAX_COORDINATE for value in values):
         return None
     a, b, c, d = values

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from reward import score
-from reward.spec import DEFAULTS
+from reward.registry import ANSWER_TYPES, VERIFIERS
 from utils.sample import parse_spec
 
 SELF_MINIMUM = 0.999
@@ -82,7 +82,7 @@ def audit_rows(source: str, answer_type: str, rows: list[dict[str, Any]]) -> Sou
                     f"{row['id']}: its own reference scores {output.parts['accuracy']:.3f} ({output.status})"
                 )
     means = {name: sum(found) / len(found) if found else None for name, found in values.items()}
-    graded = DEFAULTS.get(answer_type, {"solved_threshold": 1.0})["solved_threshold"] < 1
+    graded = answer_type in ANSWER_TYPES and VERIFIERS[answer_type].defaults.get("solved_threshold", 1.0) < 1
     for name, maximum in (
         ("blank", NOTHING_MAXIMUM),
         ("boilerplate", NOTHING_MAXIMUM),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reward.extract import unwrap
+from reward.reading import boxes
 from reward.reading.boxes import MAX_CHARS, Box, check_box_params, iou, read_boxes, to_reference_frame
 from reward.types import Verdict, Verifier
 
@@ -84,4 +85,5 @@ def _is_share(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
-VERIFIER = Verifier(prepare, verify)
+DEFAULTS = {"solved_threshold": 0.5, "eps": 0.0, "eps_schedule": None, **boxes.DEFAULTS}
+VERIFIER = Verifier(prepare, verify, DEFAULTS)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reward.extract import unwrap
+from reward.reading import boxes
 from reward.reading.boxes import (
     MAX_CHARS,
     Box,
@@ -131,4 +132,5 @@ def _same_class(box: Box, wanted: Box, gold: Sequence[Box]) -> bool:
     return box.label == wanted.label
 
 
-VERIFIER = Verifier(prepare, verify)
+DEFAULTS = {"solved_threshold": 0.5, "metric": "f1", "iou_threshold": 0.5, "max_boxes": 256, **boxes.DEFAULTS}
+VERIFIER = Verifier(prepare, verify, DEFAULTS)

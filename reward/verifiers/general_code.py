@@ -65,4 +65,5 @@ def _failed(passed: int, total: int, status: Status, reason: str) -> Verdict:
     )
 
 
-VERIFIER = Verifier(prepare, verify, isolated=True, deadline_seconds=TOTAL_SECONDS + 10.0)
+DEFAULTS = {"code_block": True}
+VERIFIER = Verifier(prepare, verify, DEFAULTS, isolated=True, deadline_seconds=TOTAL_SECONDS + 10.0)

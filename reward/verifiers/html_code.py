@@ -122,4 +122,5 @@ def quick(extracted: str, references: tuple[str, ...], params: Mapping[str, Any]
     return max(verdicts, key=lambda verdict: verdict.accuracy)
 
 
-VERIFIER = Verifier(prepare, verify, isolated=True, deadline_seconds=5.0, quick=quick)
+DEFAULTS = {"solved_threshold": 0.5, "code_block": True, "multiset": False, "validity_gate": False}
+VERIFIER = Verifier(prepare, verify, DEFAULTS, isolated=True, deadline_seconds=5.0, quick=quick)

@@ -242,4 +242,5 @@ def _symbolic_verdict(answer: Gold, gold: Gold, params: Mapping[str, Any]) -> Ve
     return Verdict(1.0, trace=(step,))
 
 
-VERIFIER = Verifier(prepare, verify, isolated=True, deadline_seconds=3.0, quick=quick)
+DEFAULTS = {"tolerance": 0, "relative_tolerance": 0}
+VERIFIER = Verifier(prepare, verify, DEFAULTS, isolated=True, deadline_seconds=3.0, quick=quick)

@@ -190,4 +190,5 @@ def _folded(text: str) -> str:
     return " ".join(_clean(text).casefold().split()).strip(" .\"'")
 
 
-VERIFIER = Verifier(prepare, verify)
+DEFAULTS = {"options": None}
+VERIFIER = Verifier(prepare, verify, DEFAULTS)

@@ -214,4 +214,5 @@ def verify(extracted: str, prepared: Quantity, params: Mapping[str, Any]) -> Ver
     return Verdict(float(equal), trace=(step, "equal" if equal else "different"))
 
 
-VERIFIER = Verifier(prepare, verify)
+DEFAULTS = {"tolerance": 0, "relative_tolerance": 0}
+VERIFIER = Verifier(prepare, verify, DEFAULTS)

@@ -59,4 +59,5 @@ def quick(extracted: str, references: tuple[str, ...], params: Mapping[str, Any]
     return max(verdicts, key=lambda verdict: verdict.accuracy)
 
 
-VERIFIER = Verifier(prepare, verify, isolated=True, deadline_seconds=3.0, quick=quick)
+DEFAULTS = {"solved_threshold": 0.5, "min_similarity": 0.5}
+VERIFIER = Verifier(prepare, verify, DEFAULTS, isolated=True, deadline_seconds=3.0, quick=quick)

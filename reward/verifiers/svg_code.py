@@ -103,4 +103,5 @@ def _counts(document: str) -> tuple[Counter[str], Counter[str]]:
     return markup.tokens(markup.without_comments(document, pieces)), markup.tags(pieces)
 
 
-VERIFIER = Verifier(prepare, verify, isolated=True, deadline_seconds=5.0)
+DEFAULTS = {"solved_threshold": 0.5, "code_block": True, "unclosed_answer": True, "ssim_above_blank": False}
+VERIFIER = Verifier(prepare, verify, DEFAULTS, isolated=True, deadline_seconds=5.0)

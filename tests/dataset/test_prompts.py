@@ -10,8 +10,9 @@ from dataset.prompts import (
     thinking_prompt,
     to_messages,
 )
+from reward.registry import ANSWER_TYPES
 from tests.dataset.conftest import make_row
-from utils.sample import ANSWER_TYPES, SPATIAL_PROBLEM_TYPE, Sample
+from utils.sample import SPATIAL_PROBLEM_TYPE, Sample
 
 
 def test_the_recipes_instructions():

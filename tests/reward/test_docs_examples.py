@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reward.registry import VERIFIERS
+from reward.registry import ANSWER_TYPES
 from reward.score import score_local
 
 PAGE = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text()
@@ -38,7 +38,7 @@ def test_example(answer_type, spec, accuracy, reference, answer):
 
 def test_every_type_has_a_section():
     headings = ", ".join(re.findall(r"^## (.*)$", PAGE, re.MULTILINE)).split(", ")
-    assert set(VERIFIERS) <= set(headings)
+    assert set(ANSWER_TYPES) <= set(headings)
 
 
 def test_there_are_examples_that_pay_and_more_that_do_not():

@@ -4,17 +4,19 @@ import reward
 from reward.extract import MAX_COMPLETION_CHARS
 from reward.parts.shaping import repetition_penalty, soft_overlong_penalty
 from reward.parts.think_bbox import think_bbox_score
-from reward.registry import VERIFIERS
+from reward.registry import ANSWER_TYPES, VERIFIERS
 from reward.score import failed, score_local, score_quick
-from reward.spec import DEFAULTS
+from reward.spec import COMMON
 
 LONG = "I look at the picture and count what I see, then I check it once more. " * 3
 THOUGHT = f"<think>{LONG}</think>"
 BOXED = "\\boxed{5} "
 
 
-def test_every_type_has_a_verifier_and_a_row_of_defaults():
-    assert VERIFIERS.keys() == DEFAULTS.keys()
+@pytest.mark.parametrize("answer_type", ANSWER_TYPES)
+def test_the_defaults_of_a_verifier_are_new_parameters_or_change_a_common_one(answer_type):
+    defaults = VERIFIERS[answer_type].defaults
+    assert all(COMMON[name] != value for name, value in defaults.items() if name in COMMON)
 
 
 @pytest.mark.parametrize(

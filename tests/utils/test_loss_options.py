@@ -114,7 +114,3 @@ def test_the_recipe_is_the_functions_own_defaults():
                 checked.add(key)
     untied = {"use_decoupled_loss", "recompute_logprob", "batch_whiten", "group_size", "kl_coefficient"}
     assert checked == set(RECIPE) - untied - {"kl_estimator"}
-
-
-def test_choices_are_the_ones_the_functions_know():
-    assert CHOICES["estimator"] == advantages.ESTIMATORS

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from utils.policy_metrics import effective_sample_size, kl_estimate
+from utils.policy_metrics import kl_estimate
 
 P = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 Q = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
@@ -56,21 +56,3 @@ def test_a_masked_token_far_from_the_reference_does_not_poison_the_gradient(kind
 def test_unknown_estimator_is_refused():
     with pytest.raises(ValueError, match="'k4'; use"):
         kl_estimate(P, Q, "k4")
-
-
-@pytest.mark.parametrize(
-    ("weights", "share"),
-    [
-        ([1.0, 1, 1, 1], 1.0),
-        ([2.0, 2, 2, 2], 1.0),
-        ([1.0, 0, 0, 0], 0.25),
-        ([0.0] * 4, 0.0),
-        ([3.0, 1, 0, 0], 0.4),
-    ],
-    ids=str,
-)
-def test_effective_sample_size(weights, share):
-    """(3 + 1)^2 / (4 * (9 + 1)) = 0.4; positions outside the mask do not count."""
-    weights = torch.tensor([*weights, float("nan")])
-    mask = torch.tensor([1, 1, 1, 1, 0])
-    assert effective_sample_size(weights, mask).item() == pytest.approx(share)

@@ -98,10 +98,8 @@ def test_explain_from_file_and_standard_input(tmp_path, capsys, monkeypatch):
     assert "integer" in capsys.readouterr().err
 
 
-def count(counters, completion, answer, answer_type, source="s", **options):
-    counters.add(
-        score_local(completion, answer, answer_type, **options), completion, answer, answer_type, source
-    )
+def count(counters, completion, answer, answer_type, **options):
+    counters.add(score_local(completion, answer, answer_type, **options), completion, answer, answer_type)
 
 
 def test_counters_by_hand():
@@ -112,17 +110,13 @@ def test_counters_by_hand():
         "<answer>A</answer><answer>B</answer>",
         "none",
     ):
-        count(counters, completion, "B", "multiple-choice", "quiz")
-    numbers = counters.numbers()
-    assert numbers["reward/source/quiz"] == 0.25
-    assert numbers["status/source/quiz/no_answer"] == 0.25
-    assert numbers["status/type/multiple-choice/ok"] == 0.75
-    assert numbers["hacking/no_answer_reward"] == 0.0
-    assert numbers["hacking/several_answers"] == 0.25
-    assert numbers["hacking/constant_answer/multiple-choice"] == pytest.approx(2 / 3)
-    assert numbers["hacking/option_position_bias"] == pytest.approx(2 / 3)  # A 2/3, B 1/3 against B always
-    counters.reset()
-    assert counters.numbers() == {}
+        count(counters, completion, "B", "multiple-choice")
+    assert counters.numbers() == {
+        "no_answer_reward": 0.0,
+        "several_answers": 0.25,
+        "constant_answer/multiple-choice": pytest.approx(2 / 3),
+        "option_position_bias": pytest.approx(2 / 3),  # A 2/3, B 1/3 against B always
+    }
 
 
 def test_counters_see_whole_image_boxes():
@@ -130,7 +124,7 @@ def test_counters_see_whole_image_boxes():
     spec = {"image_size": [100, 100]}
     count(counters, "<answer>[0, 0, 100, 100]</answer>", "[10, 10, 20, 20]", "bbox", spec=spec)
     count(counters, "<answer>[10, 10, 20, 20]</answer>", "[10, 10, 20, 20]", "bbox", spec=spec)
-    assert counters.numbers()["hacking/whole_image_boxes"] == 0.5
+    assert counters.numbers()["whole_image_boxes"] == 0.5
 
 
 def test_answers_in_the_thinking_are_not_several():

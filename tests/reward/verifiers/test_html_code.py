@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward.reading import markup
-from reward.spec import DEFAULTS
 from reward.verifiers import html_code
 
-PARAMS = DEFAULTS["html-code"]
+PARAMS = html_code.DEFAULTS
 PAGE = "<html><body><h1>Hello big world</h1><p>one two</p><p>three</p></body></html>"
 
 

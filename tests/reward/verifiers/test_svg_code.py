@@ -9,10 +9,9 @@ from skimage.metrics import structural_similarity
 from reward.reading.ssim import reference_image, ssim
 from reward.reading.svg_guard import SvgRejected, find_document, parse, repair_truncated
 from reward.reading.svg_render import RenderFailed, _embedded_raster, render
-from reward.spec import DEFAULTS
 from reward.verifiers import svg_code
 
-PARAMS = DEFAULTS["svg-code"]
+PARAMS = svg_code.DEFAULTS
 HEAD = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100">'
 REFERENCE = (
     f'{HEAD}<defs><linearGradient id="g"><stop offset="0" stop-color="red"/><stop offset="1" stop-color="blue"/>'
