@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from reward.extract import answer_region
+from reward.reading.references import reference_texts
 from reward.types import RewardOutput
 from reward.verifiers.multiple_choice import affirmed_letters
 
@@ -36,7 +37,7 @@ class RewardCounters:
             self._answers[answer_type][key] += 1
         if answer_type == "multiple-choice":
             self._given.update(affirmed_letters((output.extracted or "")[:1000], {}))
-            self._wanted.update(affirmed_letters(answer if isinstance(answer, str) else answer[0], {}))
+            self._wanted.update(affirmed_letters(reference_texts(answer, answer_type)[0], {}))
         if "image_share" in output.parts:
             self._mean("whole_image_boxes", float(output.parts["image_share"] >= WHOLE_IMAGE_SHARE))
         if "blank_ssim" in output.parts:

@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from reward.reading.references import reference_texts
 from reward.registry import VERIFIERS
 from reward.sandbox.session import SandboxUnavailable
 from reward.score import failed, score_quick
@@ -152,8 +153,8 @@ class RewardPool:
         """Queue a completion for a worker; `read_reply` makes a RewardOutput of the future's result."""
         if os.getpid() != self._pid:
             raise RuntimeError("a RewardPool does not survive a fork: make one in each process")
-        answers = [answer] if isinstance(answer, str) else list(answer)
         rule = resolve(answer_type, options["spec"])
+        answers = list(reference_texts(answer, rule.verifier))
         task = {"completion": completion, "answer": answers, "answer_type": answer_type, "options": options}
         future: Future = Future()
         self._dispatcher.submit(

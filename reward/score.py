@@ -12,6 +12,7 @@ from typing import Any
 from reward.extract import MAX_COMPLETION_CHARS, Extraction, extract
 from reward.parts import format as format_part
 from reward.parts import shaping, think_bbox
+from reward.reading.references import reference_texts
 from reward.registry import VERIFIERS
 from reward.spec import Rule, resolve
 from reward.types import RewardOutput, Status, Verdict
@@ -148,12 +149,7 @@ def checked_inputs(  # noqa: PLR0917
     if progress is not None and not 0.0 <= progress <= 1.0:
         raise ValueError(f"progress: got {progress!r}, wanted a number in [0, 1]")
     rule = resolve(answer_type, spec)
-    references = (answer,) if isinstance(answer, str) else tuple(answer)
-    if not references:
-        raise ValueError("answer: the list of reference answers is empty")
-    for index, reference in enumerate(references):
-        if not isinstance(reference, str) or not reference.strip():
-            raise ValueError(f"answer[{index}]: got {reference!r}, wanted a string that is not blank")
+    references = reference_texts(answer, rule.verifier)
     return rule, references
 
 

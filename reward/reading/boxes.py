@@ -6,7 +6,7 @@ Understood: `[..]`, `(..)`, `(x1,y1),(x2,y2)`, JSON with `bbox_2d` or corner nam
 import math
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 MAX_COORDINATE = 1e7
@@ -17,8 +17,24 @@ _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,4})?"
 _NUMBER_TOKEN = re.compile(rf"[\s,;]*(?:[\"']?[xy][12]?[\"']?\s?[:=]\s?)?({_NUMBER})(?=[\s,;]|$)")
 _WORD_NUMBER = re.compile(r"[-+]?(?:nan|inf(?:inity)?)", re.IGNORECASE)
 _LABEL = re.compile(r"[\"'](?:label|class|category|name)[\"']\s?:\s?[\"']([^\"'\n]{1,80})[\"']")
-_CORNERS = re.compile(r"[\"']?(?:x1|xmin|x_min|left)\b", re.IGNORECASE)
-_BARE = re.compile(rf"\s*{_NUMBER}(?:[\s,;]+{_NUMBER}){{3}}\s*\.?\s*")
+_NAMES = {
+    **dict.fromkeys(("x1", "xmin", "x_min", "left", "x"), "x1"),
+    **dict.fromkeys(("y1", "ymin", "y_min", "top", "y"), "y1"),
+    **dict.fromkeys(("x2", "xmax", "x_max", "right"), "x2"),
+    **dict.fromkeys(("y2", "ymax", "y_max", "bottom"), "y2"),
+    **dict.fromkeys(("width", "w"), "width"),
+    **dict.fromkeys(("height", "h"), "height"),
+}
+_NAMED = re.compile(
+    rf"(?<![\w\\])(x_?min|y_?min|x_?max|y_?max|[xy][12]?|left|top|right|bottom|width|height|[wh])"
+    rf"[\"']?(?:\s?[:=]\s?|\s)[\"']?({_NUMBER})(?![\w.])",
+    re.IGNORECASE,
+)
+_SPELLINGS = (("\\left", ""), ("\\right", ""), ("、", ","), ("【", "["), ("】", "]"))
+_PIXELS = re.compile(r"(?<=\d) ?(?:px|pixels?)\b")
+_BEFORE_BARE = re.compile(r"(?:<[^<>]{1,20}>|[\"'`*\s]|[A-Za-z_][\w ]{0,40}[:=])*+")
+_TAG = re.compile(r"<[^<>]{1,20}>")
+_BARE = re.compile(rf"\s*+{_NUMBER}(?:[\s,;]++{_NUMBER}){{3}}(?![\w.,;]*+[\s,;]*+[-+\d])\s*+\.?")
 FORMATS = ("xyxy", "yxyx", "xywh", "cxcywh")
 COORDINATES = ("absolute", "normalized", "permille")
 DEFAULTS: dict[str, Any] = {  # the parameters of every verifier that compares boxes
@@ -53,14 +69,22 @@ def read_boxes(text: str, box_format: str = "xyxy") -> Reading:
         return Reading((), 1)
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text).replace("−", "-")
+    for spelling, plain in _SPELLINGS:
+        text = text.replace(spelling, plain)
+    text = _PIXELS.sub("", text)
     groups = list(_innermost_groups(text))
     quads = [(values, start, end) for values, start, end in groups if len(values) > 2]
     pairs = [(values, start, end) for values, start, end in groups if len(values) == 2]
     if not quads and pairs:
         quads = [(a[0] + b[0], a[1], b[2]) for a, b in zip(pairs[::2], pairs[1::2], strict=False)]
         quads += [(pairs[-1][0], pairs[-1][1], pairs[-1][2])] if len(pairs) % 2 else []
-    if not quads and _BARE.fullmatch(text):
-        quads = [([float(number) for number in re.findall(_NUMBER, text)], 0, len(text))]
+    if not quads:
+        quads = _named_boxes(text)
+        box_format = "xyxy" if quads else box_format
+    if not quads:
+        bare = _BARE.match(text, _BEFORE_BARE.match(text).end())
+        if bare and not re.search(r"\w", _TAG.sub("", text[bare.end() :])):
+            quads = [([float(number) for number in re.findall(_NUMBER, bare.group())], 0, len(text))]
     if len(quads) > MAX_BOXES:
         return Reading((), len(quads))
     labels = _labels(text, quads)
@@ -69,7 +93,7 @@ def read_boxes(text: str, box_format: str = "xyxy") -> Reading:
     return Reading(good, len(boxes) - len(good))
 
 
-def _innermost_groups(text: str):
+def _innermost_groups(text: str) -> Iterator[tuple[list[float], int, int]]:
     """(numbers, start, end) of every bracket pair without a bracket inside that holds nothing but numbers.
 
     A group with "nan" or "inf" among its numbers comes back as a malformed group, not as no group at all.
@@ -89,10 +113,11 @@ def _innermost_groups(text: str):
 
 
 def _numbers(body: str, braces: bool) -> list[float] | None:
-    if len(body) > 400 or (braces and not _CORNERS.search(body)):
+    if len(body) > 400:
         return None
-    if braces:  # {"x1": 1, "y1": 2, "x2": 3, "y2": 4, ...}
-        return _corner_values(body)
+    if braces:  # {"x1": 1, "y1": 2, "x2": 3, "y2": 4, ...}: corners, whatever the format of the others
+        named = _named_boxes(body)
+        return named[0][0] if len(named) == 1 and len(named[0][0]) == 4 else None
     body = _WORD_NUMBER.sub("1e9999", body)
     body = re.sub(r"[\"'](?=\s*[-+\d.])|(?<=[\d.])[\"']", " ", body)
     numbers, position = [], 0
@@ -105,19 +130,28 @@ def _numbers(body: str, braces: bool) -> list[float] | None:
     return numbers
 
 
-def _corner_values(body: str) -> list[float] | None:
-    values = []
-    for names in (
-        ("x1", "xmin", "x_min", "left"),
-        ("y1", "ymin", "y_min", "top"),
-        ("x2", "xmax", "x_max", "right"),
-        ("y2", "ymax", "y_max", "bottom"),
-    ):
-        match = re.search(rf"\b(?:{'|'.join(names)})[\"']?\s?[:=]\s?[\"']?({_NUMBER})", body, re.IGNORECASE)
-        if match is None:
-            return None
-        values.append(float(match.group(1)))
-    return values
+def _named_boxes(text: str) -> list[tuple[list[float], int, int]]:
+    """Boxes written by the names of their sides: "x1=1, y1=2, x2=3, y2=4" or "x: 1, y: 2, width: 2, height: 2".
+
+    A name that comes again begins the next box; a box that lacks a side comes back as a malformed one.
+    """
+    boxes: list[tuple[dict[str, float], int, int]] = []
+    for match in _NAMED.finditer(text):
+        name = _NAMES[match.group(1).lower()]
+        if not boxes or name in boxes[-1][0]:
+            boxes.append(({}, match.start(), match.end()))
+        sides, start, _ = boxes[-1]
+        sides[name] = float(match.group(2))
+        boxes[-1] = sides, start, match.end()
+    return [(_corners(sides), start, end) for sides, start, end in boxes if len(sides) > 2]
+
+
+def _corners(sides: Mapping[str, float]) -> list[float]:
+    if {"x1", "y1", "x2", "y2"} <= sides.keys():
+        return [sides["x1"], sides["y1"], sides["x2"], sides["y2"]]
+    if {"x1", "y1", "width", "height"} <= sides.keys():
+        return [sides["x1"], sides["y1"], sides["x1"] + sides["width"], sides["y1"] + sides["height"]]
+    return list(sides.values())[:3]
 
 
 def _labels(text: str, quads: list[tuple[list[float], int, int]]) -> list[str | None]:
@@ -167,8 +201,7 @@ def to_reference_frame(box: Box, params: Mapping[str, Any]) -> Box:
     target = params["reference_coordinates"] or source
     if source == target:
         return box
-    width, height = params["image_size"]
-    scales = {"absolute": (width, height), "normalized": (1.0, 1.0), "permille": (1000.0, 1000.0)}
+    scales = {"normalized": (1.0, 1.0), "permille": (1000.0, 1000.0), "absolute": params["image_size"]}
     fx, fy = scales[target][0] / scales[source][0], scales[target][1] / scales[source][1]
     return Box(box.x1 * fx, box.y1 * fy, box.x2 * fx, box.y2 * fy, box.label)
 

@@ -1,21 +1,27 @@
-"""critic and any: normalised exact match (NFKC, case, white space, wrapping punctuation)."""
+"""critic and any: normalised exact match (NFKC, case, white space, quotes and dashes of any shape, wrapping punctuation).
 
+Markdown and a label before the answer ("**Answer:** Paris") go away where the reference is not written with them.
+"""
+
+import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reward.extract import unwrap
+from reward.reading.labels import closing, folded_width, without_label, without_markdown
 from reward.types import Verdict, Verifier
 
 MAX_CHARS = 20_000
 
-_PAIRS = ('""', "''", "“”", "‘’", "«»", "()", "[]", "{}", "<>", "**", "__", "``")
+_PAIRS = ('""', "''", "“”", "‘’", "«»", "()", "[]", "{}", "<>", "**", "__", "``", "《》", "「」")
+_REASON = re.compile(r"[,.;]?+ (?:because|since) |\n\s*+(?:explanation|reason)\b", re.IGNORECASE)
 _TRAILING = ".,;:!?。"
 
 
 def normalized(text: str) -> str:
     """The text without the differences that do not count. A text of punctuation alone is kept as it is."""
-    folded = " ".join(unicodedata.normalize("NFKC", unwrap(text)).casefold().split())
+    folded = " ".join(folded_width(unicodedata.normalize("NFKC", unwrap(text))).casefold().split())
     bare = folded
     for _ in range(8):
         shorter = _unpaired(
@@ -34,6 +40,20 @@ def _unpaired(text: str) -> str:
     return text
 
 
+def _readings(text: str) -> Iterator[str]:
+    """The text, and what is left of it without markdown, label, the reason behind it or the clauses before it."""
+    yield normalized(text)
+    text = folded_width(unicodedata.normalize("NFKC", unwrap(text)))
+    bare = without_label(without_markdown(text))
+    yield normalized(bare)
+    reason = _REASON.search(bare)
+    if reason:
+        yield normalized(bare[: reason.start()])
+    conclusion = closing(text)
+    if conclusion is not None:
+        yield normalized(conclusion[1])
+
+
 def prepare(reference: str, params: Mapping[str, Any]) -> str:
     """The normalised reference."""
     if len(reference) > MAX_CHARS:
@@ -46,7 +66,8 @@ def verify(extracted: str, prepared: str, params: Mapping[str, Any]) -> Verdict:
     if len(extracted) > MAX_CHARS:
         return Verdict(0.0, "rejected", trace=(f"exact: longer than {MAX_CHARS} characters",))
     answer = normalized(extracted)
-    return Verdict(float(answer == prepared), trace=(f"exact: {answer[:200]!r} against {prepared[:200]!r}",))
+    equal = any(reading == prepared for reading in _readings(extracted))
+    return Verdict(float(equal), trace=(f"exact: {answer[:200]!r} against {prepared[:200]!r}",))
 
 
 VERIFIER = Verifier(prepare, verify)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from reward.extract import unwrap
+from reward.reading.labels import closing, folded_width, without_label, without_markdown
 from reward.types import Verdict, Verifier
 
 MAX_CHARS = 4_000
@@ -18,30 +19,61 @@ MAX_CHARS = 4_000
 _LATEX_TEXT = re.compile(
     r"\\(?:text|mathrm|textbf|mathbf|textit|textrm|mathit|mathsf|texttt|boldsymbol|bf|rm|emph) ?\{([^{}]*)\}"
 )
+_NOUN = r"(?:answer|option|choice|letter|solution|selection|alternative)s?"
 _LEAD = re.compile(
-    r"(?:(?:so|thus|hence|therefore|ok|okay|clearly)\b,? ?)?"
-    r"(?:(?:i (?:would )?(?:choose|select|pick|say|think(?: it is| it's)?)|it is|it's|this is|that is)\b:? ?)?"
-    r"(?:(?:(?:the|my) ?)?(?:(?:final|correct|right|best|most likely) ?){0,2}"
-    r"(?:answer|option|choice|letter|solution)s? ?"
-    r"(?:would be|must be|is|are|:)?:? ?)?"
-    r"(?:(?:the )?(?:option|choice|letter|answer)s?:? )?",
+    r"(?:(?:so|thus|hence|therefore|ok|okay|clearly|obviously|then)\b,? ?+)?+"
+    r"(?:(?:i(?: would|'d| will|'ll)?+ (?:choose|select|pick|say|answer|go with|opt for)(?: that)?+|i(?: think| believe)(?: that)?+"
+    r"(?: it is| it's)?+|i am going with|i'm going with|let's go with|it is|it's|this is|that is|that's|it must be|it should be"
+    r"|it would be|must be|should be|choose|select|pick)\b:? ?+)?+"
+    r"(?:(?:(?:the|my|our) ?+)?+(?:(?:final|correct|right|best|most likely|most appropriate|only|chosen|selected|true) ?+){0,2}+"
+    rf"{_NOUN} ?+(?:to (?:the|this) (?:question|problem) ?+|here ?+)?+"
+    r"(?:would be|must be|should be|will be|is clearly|is thus|is therefore|is|are|was|:|=)?+:? ?+)?+"
+    rf"(?:(?:clearly |definitely )?+(?:the )?+{_NOUN}:? )?+",
     re.IGNORECASE,
+)
+_LEAD_ZH = re.compile(
+    r"(?:(?:所以|因此|故|综上(?:所述)?+|因而|从而|那么|于是|则)[,:]? ?+)?+(?:(?:本题|此题|该题|我|应该?+|应当|正确|最终|的|答案|选项|答)*+"
+    r"(?:是|为|应该?+|应当|:)?+ ?+)?+(?:选择|选项|选取|选用|挑选|选|答案)?+(?:是|为|:)?+ ?+"
+)
+_TAIL_ZH = re.compile(  # "B选项", "B项正确", "B是正确的"
+    r" ?+(?:选?项|答案)?+ ?+(?:(?:是|为)?+(?:正确|对|符合题意|最合适|最佳)(?:的|答案|选项)*+|是答案)?+(?=[。.,:;!)、\s]|$)"
 )
 _CONFIRMED = re.compile(
     r"[,:]? ?(?:(?:is|are) (?:the |both )?(?:(?:final|correct|right|best) ?)?(?:answers?|options?|choices?|one)?"
     r"|because .*|since .*)[.!]*",
     re.IGNORECASE | re.DOTALL,
 )
-_OPENERS, _CLOSERS = "([{<\"'“‘", ")]}>\"'”’"
+_OPENERS, _CLOSERS = "([{<\"'【", ")]}>\"'】"
 _WRAPPED = re.compile(rf"[{re.escape(_OPENERS)}]{{0,2}}([A-Za-z])([{re.escape(_CLOSERS)}]{{0,2}})")
-_DELIMITER = re.compile(r" ?(?:[.:)\]]|[-–—=] |, ?|\n)\s*|(?<=[)\]}]) +|\s+(?=\()")
+_DELIMITER = re.compile(r" ?(?:[.:)\]、。;]|[-–—=] |, ?|\n)\s*+|(?<=[)\]}]) ++|(?<=[)\]}】])(?=\w)|\s++(?=\()")
+_OTHERS_NAMED = re.compile(  # the text of an option that speaks of other options: "both A and B"
+    r"(?:(?:both|neither|either|all of|none of|all but) (?:options? )?+\(?([A-Z])\)?(?:, ?\(?([A-Z])\)?)*+,? (?:and|or|nor) \(?([A-Z])\)?"
+    r"(?: only| are (?:correct|true|right))?+|\(?([A-Z])\)?,? and \(?([A-Z])\)?(?: only| are (?:correct|true|right)))[.!]?+",
+    re.IGNORECASE,
+)
+_DUMP = re.compile(  # another option's letter and delimiter: "... B. 12 cm", "... B - Blue"
+    r"(?<![\w.])\(?([A-Z])(?:[.:)、](?=\s*+\S)| [-–—=] )"
+)
+_NAMES_BEFORE = re.compile(
+    r"\b(?:vitamin|type|class|group|grade|plan|hepatitis|figure|team|person|line|curve|angle|graph|point|side|section|part|"
+    r"block|bin|box|car|train|city|town|company|sample|set|region|area|shape|circle|triangle|position|\d) ?+$",
+    re.IGNORECASE,
+)
 _SECOND_LETTER = re.compile(
     r"(?:^|\b(?:or|and|not|nor|option|answer|choice|than|maybe|perhaps|also|is|be|to)\s+|[,;/&|+]\s*|\n\s*)[(\[\"']?([A-Z])\b(?!\s+[a-z]{2,}|['’])"
     r"|\(([A-Z])\)|(?<![\w.])([A-Z])(?:\)|:(?!\w))|(?<![\w.] )(?<![\w.])(?<!\d )([A-Z])\.(?=\s+\S)"
 )
-_SEPARATOR = re.compile(r"\s*(?:,?\s*\band\b|[,;&+、/])\s*|\s+", re.IGNORECASE)
+_SEPARATOR = re.compile(r"\s*+(?:\band\b|[,;&+、/]|[和与及])\s*+(?:and\b\s*+)?+|\s++", re.IGNORECASE)
+_BRACKETED_DENIAL = re.compile(
+    r"\W*+(?:is |it is |it's |that is )?+(?:definitely |clearly )?+(?:incorrect|wrong|false|no|not\b.{0,40}|rejected|eliminated|ruled out|excluded|ruled-out|cannot be.{0,30})"
+    r"\W*+",
+    re.IGNORECASE,
+)
+_CROSS = re.compile(r"[✗✘❌×✖]")
+_DENIED_ZH = re.compile("错|不对|不正确|不是|不选|排除|不符合|不可能|不成立|还是|或者|可能|不一定|吗|有误")
 _DENIED = re.compile(
-    r"(?:is|are|was|isn['’]t|can['’]t|cannot|never)\b|(?:wrong|incorrect|not (?:it|correct|right|the answer))[.!]*$",
+    r"(?:is|are|was|isn['’]t|can['’]t|cannot|never|which is (?:wrong|incorrect|false|not))\b"
+    r"|(?:wrong|incorrect|not (?:it|correct|right|the answer)|ruled out|eliminated)[.!]*$",
     re.IGNORECASE,
 )
 
@@ -86,8 +118,18 @@ def affirmed_letters(text: str, options: Mapping[str, str]) -> frozenset[str]:
     by_text = _option_of(text, options)
     if by_text:
         return by_text
-    body = text[_LEAD.match(text).end() :].strip() if text else ""
-    for candidate in (text, body):
+    conclusion = closing(text)
+    if conclusion is not None and conclusion[0].strip():
+        letters, opening = _affirmed(conclusion[1], options), _affirmed(conclusion[0], options)
+        return letters if opening in (letters, frozenset()) else frozenset()
+    return _affirmed(text, options)
+
+
+def _affirmed(text: str, options: Mapping[str, str]) -> frozenset[str]:
+    bare = without_label(text)
+    candidates = (text, bare, text[_LEAD.match(text).end() :].strip(), bare[_LEAD.match(bare).end() :].strip())
+    candidates += (bare[_LEAD_ZH.match(bare).end() :].strip(),)
+    for candidate in dict.fromkeys(candidates):
         letters = _option_of(candidate, options) or _several(candidate) or _single(candidate, options)
         if letters:
             return letters
@@ -95,7 +137,7 @@ def affirmed_letters(text: str, options: Mapping[str, str]) -> frozenset[str]:
 
 
 def _clean(text: str) -> str:
-    text = unicodedata.normalize("NFKC", text)
+    text = folded_width(unicodedata.normalize("NFKC", text))
     for _ in range(2):
         text = _LATEX_TEXT.sub(r"\1", text)
     for mark in ("**", "__", "`", "$", "\\(", "\\)", "\\left", "\\right", "\\boxed"):
@@ -107,7 +149,7 @@ def _clean(text: str) -> str:
         text = text[1:-1]
     if text.startswith("*") and not text.startswith("* "):
         text = text.replace("*", "")
-    return text.strip()
+    return without_markdown(text)
 
 
 def _single(text: str, options: Mapping[str, str]) -> frozenset[str]:  # noqa: PLR0911 - a grammar in order
@@ -116,14 +158,19 @@ def _single(text: str, options: Mapping[str, str]) -> frozenset[str]:  # noqa: P
     if match is None:
         return frozenset()
     letter, end = match.group(1).upper(), match.end()
+    chinese = _TAIL_ZH.match(text, end)
+    if chinese and chinese.end() > end:
+        if _DENIED_ZH.search(text, end):
+            return frozenset()
+        end = chinese.end()
     rest = text[end:]
-    if not rest.strip(" \n.,;:!)]}\"'*"):
+    if not rest.strip(" \n.,;:!)]}\"'*。、✓✔✅"):
         return frozenset(letter)
-    if rest[0].isalnum() or rest[0] in "'’_^":
+    if (rest[0].isalnum() and not match.group(2).endswith((")", "]", "】"))) or rest[0] in "'’_^" or _CROSS.search(rest) or _DENIED_ZH.search(rest[:20]):
         return frozenset()
     if _CONFIRMED.fullmatch(rest):
         return frozenset(letter)
-    delimiter = _DELIMITER.match(text, end - (1 if match.group(2)[-1:] in (")", "]") else 0))
+    delimiter = _DELIMITER.match(text, end - (1 if match.group(2)[-1:] in (")", "]", "}", "】") else 0))
     if delimiter is None or delimiter.end() < end:
         return frozenset()
     tail = text[delimiter.end() :].strip()
@@ -131,14 +178,29 @@ def _single(text: str, options: Mapping[str, str]) -> frozenset[str]:  # noqa: P
         named = _option_of(tail, options)
         if named:
             return frozenset(letter) if named == {letter} else frozenset()
+    if rest.lstrip().startswith(("(", "[", "{")) and _BRACKETED_DENIAL.fullmatch(rest):
+        return frozenset()
+    others = _OTHERS_NAMED.fullmatch(tail)
+    if others:
+        return frozenset() if letter in filter(None, others.groups()) else frozenset(letter)
+    if _dumps(tail, letter):
+        return frozenset()
     if _DENIED.match(tail) or _SECOND_LETTER.search(tail) or tail.rstrip().endswith("?"):
         return frozenset(letter) if _CONFIRMED.fullmatch(" " + tail) else frozenset()
     return frozenset(letter)
 
 
+def _dumps(tail: str, letter: str) -> bool:
+    """Whether another option's letter and text follow: a list of options affirms none of them."""
+    return any(
+        found.group(1) != letter and not _NAMES_BEFORE.search(tail[max(0, found.start() - 12) : found.start()])
+        for found in _DUMP.finditer(tail)
+    )
+
+
 def _several(text: str) -> frozenset[str]:
     """Letters and nothing else: "A, C", "A and C", "(A)(C)", "ACD"; duplicates and "or" are no answer."""
-    text = re.sub(r"^both ", "", text.rstrip(" .;!"), flags=re.IGNORECASE)
+    text = re.sub(r"^both ", "", text.rstrip(" .;!。"), flags=re.IGNORECASE)
     text = re.sub(
         r" (?:are|is) (?:both )?(?:the )?(?:correct|right)(?: answers?| options?| choices?)?$", "", text
     )
