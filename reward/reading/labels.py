@@ -1,4 +1,4 @@
-"""Take off what stands around a short answer in any language: markdown, a label before it, a sentence that introduces it.
+"""Take off what stands around a short answer: markdown, a label before it, a sentence that introduces it.
 
     "**Final Answer:** $5$" -> "$5$"    "【答案】B" -> "B"    "Based on the image, the answer is 7." -> "7."
 
@@ -11,7 +11,7 @@ import unicodedata
 _MARKS = ("**", "__", "`")
 _HEADING = re.compile(r"(?:#{1,6}+ ++|[-*•] (?=[A-Za-z*\u4e00-\u9fff]))")
 _CONTEXT = re.compile(  # "Based on the image, "
-    r"(?:based on|according to|looking at|judging (?:by|from)|from|given|in|as (?:shown|seen) in|considering|after \w++)"
+    r"(?:based on|according to|looking at|judging (?:by|from)|from|given|in|as (?:shown|seen) in|considering)"
     r" (?:the |this |that |my |our )?+(?:[a-z'-]++ ){0,5}[a-z'-]++, ?+",
     re.IGNORECASE,
 )
@@ -20,12 +20,15 @@ _LABEL = re.compile(
     r"(?:(?:the|my|our|a) )?+(?:(?:final|correct|right|best|short|most likely|exact|numerical|required) ){0,2}+"
     r"(?:answer|solution|result|ans|response|conclusion)s?+\b\.?+"
     r"(?: to (?:the|this) (?:question|problem)| here| choice)?+"
-    r" ?+(?:(?:is|are|was|would be|should be|must be|equals|will be)\b(?: therefore| thus| simply| equal to)?+ ?+:?+|:|=|\n|(?<=ans\. )) ?+",
+    r" ?+(?:(?:is|are|was|would be|should be|must be|equals|will be)\b(?: therefore| thus| simply| equal to)?+ ?+:?+"
+    r"|:|=|\n|(?<=ans\. )) ?+",
     re.IGNORECASE,
 )
 _LABEL_ZH = re.compile(
-    r"(?:[【\[](?:参考|最终|正确)?+(?:答案|解答|答)[】\]] ?+:?+|(?:所以|因此|故|综上(?:所述)?+|那么|从而|于是|即|则|,| |解[:得]){0,3}"
-    r"(?:(?:(?:本题|此题|该题)的?+)?+(?:最终|正确|最后|参考)?+的?+(?:答案|结果)(?:应该|应当|应)?+(?:是|为|选|:|=)|答[:,]) ?+:?+) ?+"
+    r"(?:[【\[](?:参考|最终|正确)?+(?:答案|解答|答)[】\]] ?+:?+"
+    r"|(?:所以|因此|故|综上(?:所述)?+|那么|从而|于是|即|则|,| |解[:得]){0,3}"
+    r"(?:(?:(?:本题|此题|该题)的?+)?+(?:最终|正确|最后|参考)?+的?+(?:答案|结果)"
+    r"(?:应该|应当|应)?+(?:是|为|选|:|=)|答[:,]) ?+:?+) ?+"
 )
 _CLAUSE = re.compile(r"\banswers?\b|答案", re.IGNORECASE)
 _BOUNDARY = re.compile(
@@ -34,6 +37,11 @@ _BOUNDARY = re.compile(
     re.IGNORECASE,
 )
 _MAX_CHARS = 4_000
+
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text as a set: how this package writes its long lists of words."""
+    return frozenset(text.split())
 
 
 def folded_width(text: str) -> str:
@@ -70,11 +78,10 @@ def closing(text: str) -> tuple[str, str] | None:
     """(what stands before, X) of a text whose last clause is "..., so the answer is X"; None when it is not."""
     if len(text) > _MAX_CHARS:
         return None
-    last = None
-    for last in _CLAUSE.finditer(text):
-        pass
-    if last is None:
+    mentions = list(_CLAUSE.finditer(text))
+    if not mentions:
         return None
+    last = mentions[-1]
     before = text[max(0, last.start() - 40) : last.start()]
     boundary = _BOUNDARY.search(before)
     if boundary is None or (last.start() > 40 and boundary.start() == 0):

@@ -1,12 +1,15 @@
-"""Numbers in words, English and Chinese, as exact fractions: "two hundred and five", "three million", "三十二", "3.5万"."""
+"""Numbers in words, English and Chinese, as exact fractions: "two hundred and five", "三十二"."""
 
 import re
 from fractions import Fraction
 
-_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
-_ONES += "seventeen eighteen nineteen".split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-WORDS = {word: value for value, word in enumerate(_ONES)} | {word: 10 * n for n, word in enumerate(_TENS, 2)}
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen"
+)
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+WORDS = {word: value for value, word in enumerate(str.split(_ONES))}
+WORDS |= {word: 10 * n for n, word in enumerate(str.split(_TENS), 2)}
 SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 SCALES |= {"lakh": 10**5, "crore": 10**7, "dozen": 12}
 PARTS = {"tenth": 10, "hundredth": 100, "thousandth": 1000, "millionth": 10**6}  # 7 hundredths
@@ -31,7 +34,8 @@ def spelled_number(words: list[str]) -> tuple[int, int] | None:
     """(value, how many words it takes) of the number in words that the list begins with, or None."""
     total = group = 0
     used, last = 0, 0  # `last`: size of the last word's place, so that "five six" stops after "five"
-    for index, word in enumerate(piece for word in words[:12] for piece in [word.lower().strip(",")]):
+    for index, written in enumerate(words[:12]):
+        word = written.lower().strip(",")
         pieces = word.split("-")
         if all(piece in WORDS for piece in pieces) and 0 < len(pieces) < 3:
             value = sum(WORDS[piece] for piece in pieces)

@@ -7,7 +7,7 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-from reward.reading.labels import closing, without_label, without_markdown
+from reward.reading.labels import closing, without_label, without_markdown, word_set
 from reward.reading.number_words import SHORT_SCALES, WORDS, scale_of, spelled_number
 from reward.reading.numbers import MAX_LITERAL_CHARS, normalize_math_text, parse_literal, plain_fractions
 from reward.reading.quantity_zh import chinese_quantity
@@ -18,18 +18,19 @@ _CURRENCY = re.compile(
     r"(?:US|CA|AU|HK|NZ)?[$€£¥₹₩₽]|\b(?:USD|EUR|GBP|JPY|INR|CNY|RMB|Rs)\b\.? ?+(?=[-+]? ?+[\d.])"
 )
 _INDIAN = re.compile(r"(?:₹|Rs\.?|INR) ?+(-?\d{1,2}(?:,\d{2})+,\d{3})(?![\d,])", re.ASCII)
-_LEAD_WORDS = frozenset(
+_LEAD_WORDS = word_set(
     "the a my our final correct total answer number count value result sum amount is are was were be "
     "there it we i have get so thus hence therefore equals of in this image picture approximately "
-    "approx. approx about roughly think see can only just exactly precisely".split()
+    "approx. approx about roughly think see can only just exactly precisely"
 )
-_BEFORE_NUMBER = frozenset(  # the last word of an introduction: "The image shows 7 cars"
-    "is are was were be shows show showing contains contain has have had see sees count counted find found get gets got only "
+_BEFORE_NUMBER = word_set(  # the last word of an introduction: "The image shows 7 cars"
+    "is are was were be shows show showing contains contain has have had see sees count counted find found "
+    "get gets got only "
     "just exactly precisely about around approximately roughly total totals equals gives costs cost depicts displays "
     "display features includes include holds reads read says weighs measures scored sold totaling totalling there's "
-    "the these those of to all being".split()
+    "the these those of to all being"
 )
-_BANNED = frozenset(WORDS) | frozenset(
+_BANNED = WORDS.keys() | word_set(
     "or and to of out not no nor but maybe perhaps possibly if minus plus times over than more less "
     "fewer at until through quarter dozen dozens hundreds thousands millions billions am pm a.m p.m "
     "o'clock oclock bc ad bce ce january february march april may june july august september october "
@@ -38,11 +39,12 @@ _BANNED = frozenset(WORDS) | frozenset(
     "wrong incorrect st nd rd th squared cubed factorial point half halves third thirds quarters "
     "fourth fourths fifth fifths sixth sixths eighth eighths tenth tenths hundredth hundredths "
     "hundred thousand million billion trillion never cannot without except instead actually rather "
-    "wait no lakh crore nearly almost under above below within".split()
+    "wait no lakh crore nearly almost under above below within"
 )
-_BANNED_BEFORE = _BANNED - {"to", "of", "and", "total"} | frozenset(
-    "false what how many' figure table option page step question line room chapter unless could might".split()
+_BANNED_BEFORE = _BANNED - {"to", "of", "and", "total"} | word_set(
+    "false what how many' figure table option page step question line room chapter unless could might"
 )
+_AMOUNT_OF = word_set("equal total comes amounts number sum")
 _SINGLE_LETTER_UNITS = frozenset("mgshKCFVWAJNLlbtcΩ")
 _UNIT_WORD = re.compile(r"[^\W\d_]++(?:[-'.][^\W\d_]++)*+")
 _UNIT = re.compile(
@@ -58,7 +60,8 @@ _NAMED = re.compile(r"(?:[A-Za-z][A-Za-z'.-]*+ ?(?:\([A-Za-z ]{1,30}\) ?)?){1,12
 _NEGATIVE = re.compile(r"^(?:minus|negative) ++(?=[\d.])", re.IGNORECASE)
 _RESTATED = re.compile(r"(?P<first>[^()]{1,60}) \((?P<second>[^()]{1,60})\)(?P<rest>[^()]{0,80})")
 _EXPLAINED = re.compile(
-    r"(?P<verdict>[^\n;]{1,80}?)(?:\.\s++|\n\s*+|[,;]?+ ?+(?=because\b|since\b)|[,;] ?+(?=as\b)|; )(?P<why>[A-Za-z(].*+)",
+    r"(?P<verdict>[^\n;]{1,80}?)(?:\.\s++|\n\s*+|[,;]?+ ?+(?=because\b|since\b)|[,;] ?+(?=as\b)|; )"
+    r"(?P<why>[A-Za-z(].*+)",
     re.DOTALL | re.IGNORECASE,
 )
 _REASON = re.compile(
@@ -141,7 +144,7 @@ def _sentence(text: str) -> Quantity | None:
                 return None
             if any(earlier.endswith("n't") or not _UNIT_WORD.fullmatch(earlier) for earlier in before):
                 return None
-            if before[-1] in ("to", "of") and not {"equal", "total", "comes", "amounts", "number", "sum"}.intersection(before):
+            if before[-1] in ("to", "of") and not _AMOUNT_OF.intersection(before):
                 return None
             return _phrase(" ".join(words[index:]))
     return None
@@ -153,7 +156,7 @@ def _from_chinese(text: str) -> Quantity | None:
 
 
 def _explained(text: str) -> Quantity | None:
-    """A number, then why: "7, because there are seven cars". Other numbers may stand only in what is said to be a reason."""
+    """A number, then why: "7, because there are seven cars". Other numbers may stand only in a reason."""
     match = _EXPLAINED.fullmatch(text)
     if match is None or _RETRACTED.search(match.group("why")):
         return None
@@ -163,7 +166,8 @@ def _explained(text: str) -> Quantity | None:
 
 
 def _strip_end(text: str) -> str:
-    if len(text) > 1 and text[-1] in ".,;。!" and text[-2] not in ".,;!" and (text[-1] != "!" or not text[-2].isdigit()):
+    factorial = text[-1:] == "!" and text[-2:-1].isdigit()
+    if len(text) > 1 and text[-1] in ".,;。!" and text[-2] not in ".,;!" and not factorial:
         return text[:-1].rstrip()
     return text
 
@@ -202,7 +206,7 @@ def _with_unit(value: Fraction, rest: str) -> Quantity | None:
     return Quantity(value, False) if not rest or is_unit_phrase(rest) else None
 
 
-def is_unit_phrase(text: str) -> bool:
+def is_unit_phrase(text: str) -> bool:  # noqa: PLR0911 - one return per rule
     """Words that can stand behind a number without changing it: units, counted things, a closing clause."""
     text = re.sub(r"^[-\u2010] ?(?=[A-Za-z])", "", _CURRENCY.sub("", text).strip().rstrip("."))
     if text.startswith("(") and text.endswith(")") and text.count("(") == 1:

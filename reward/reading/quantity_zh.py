@@ -6,7 +6,9 @@ from fractions import Fraction
 from reward.reading.number_words import ZH_RUN, ZH_SCALES, chinese_number
 from reward.reading.numbers import parse_literal
 
-_DIGITS = re.compile(r"(?<![\d.,A-Za-z])[-+]?(?:\d[\d,]*+(?:\.\d++)?|\.\d++)(?: ?/ ?\d++)?+(?![A-Za-z_])", re.ASCII)
+_DIGITS = re.compile(
+    r"(?<![\d.,A-Za-z])[-+]?(?:\d[\d,]*+(?:\.\d++)?|\.\d++)(?: ?/ ?\d++)?+(?![A-Za-z_])", re.ASCII
+)
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 _AMOUNT_BEFORE = re.compile(  # what may stand before a number written in Chinese numerals
     r"(?:图中|图片中|图里|图像中|画面中|照片中|这里|上面|其中|里面|一共|总共|合计|总计|共计|共|有|是|为|等于|大约|大概|约|:|只|仅|恰好|正好|就|显示|"
@@ -21,7 +23,7 @@ _REFUSED_AFTER = re.compile(
 _TAIL = re.compile(r" ?+(?:[\u4e00-\u9fff]|[A-Za-z°²³/%·^]|[(): ,，。]|\d(?<=[\^]\d))*+[。.!]?+")
 
 
-def chinese_quantity(text: str) -> tuple[Fraction, bool] | None:
+def chinese_quantity(text: str) -> tuple[Fraction, bool] | None:  # noqa: PLR0911, PLR0912 - a grammar in order
     """(value, percent) of a normalised text with Chinese in it that holds exactly one number, else None."""
     if len(text) > 120 or not _CHINESE.search(text):
         return None
@@ -34,7 +36,9 @@ def chinese_quantity(text: str) -> tuple[Fraction, bool] | None:
     else:
         start = _AMOUNT_BEFORE.match(text).end()
         run = ZH_RUN.match(text, start)
-        if run is None and text[:1] == "一":  # the run may begin with the 一 of 一共, which was taken as words
+        if (
+            run is None and text[:1] == "一"
+        ):  # the run may begin with the 一 of 一共, which was taken as words
             return None
         if run is None:
             return None

@@ -11,8 +11,9 @@ _ONE_LIST = ("bbox", "detection")  # types whose list of numbers, or of lists of
 def reference_texts(answer: Any, answer_type: str) -> tuple[str, ...]:
     """The alternatives of an answer field, each as a text.
 
-    5 -> ("5",); true -> ("true",); [1, 2] -> ("1", "2"), two alternatives; for boxes [10, 20, 30, 40] is one reference, and for
-    detection so is a list of boxes. Raises ValueError naming the element that is blank or no JSON value.
+    5 -> ("5",); true -> ("true",); [1, 2] -> ("1", "2"), two alternatives; [["A", "C"]] -> ("A, C",). For boxes
+    [10, 20, 30, 40] is one reference, and for detection so is a list of boxes.
+    ValueError names the element that is blank or no JSON value.
     """
     if answer_type in _ONE_LIST and _numbers(answer):
         answer = [list(answer)]
@@ -22,12 +23,15 @@ def reference_texts(answer: Any, answer_type: str) -> tuple[str, ...]:
         answer = [answer]
     if not answer:
         raise ValueError("answer: the list of reference answers is empty")
-    return tuple(_text(element, index) for index, element in enumerate(answer))
+    joined = answer_type not in (*_ONE_LIST, "general-code")
+    return tuple(_text(element, index, joined) for index, element in enumerate(answer))
 
 
-def _text(element: Any, index: int) -> str:
+def _text(element: Any, index: int, joined: bool) -> str:
     if isinstance(element, str) and element.strip():
         return element
+    if joined and _is_list(element) and element and not any(_is_list(inner) for inner in element):
+        return ", ".join(_text(inner, index, False) for inner in element)
     finite = not isinstance(element, float) or math.isfinite(element)
     if isinstance(element, bool | int | float | Mapping) or (_is_list(element) and element):
         try:
@@ -42,8 +46,10 @@ def _text(element: Any, index: int) -> str:
 
 
 def _numbers(value: Any) -> bool:
-    return _is_list(value) and bool(value) and all(
-        isinstance(number, int | float) and not isinstance(number, bool) for number in value
+    return (
+        _is_list(value)
+        and bool(value)
+        and all(isinstance(number, int | float) and not isinstance(number, bool) for number in value)
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reward.extract import unwrap
-from reward.reading.labels import closing, plain
+from reward.reading.labels import closing, plain, word_set
 from reward.types import Verdict, Verifier
 
 MAX_CHARS = 4_000
@@ -17,17 +17,15 @@ MAX_CHARS = 4_000
 _POLARITY = {"yes": True, "true": True, "no": False, "false": False}
 _ALONE = _POLARITY | {"y": True, "t": True, "n": False, "f": False}
 _TOKEN = re.compile(r"\w++(?:'\w++)?+|[.,;:!?\n/|。，；！]")
-_LEAD = frozenset(
-    "the my our final correct answer is so thus hence therefore a it it's that that's this claim statement".split()
+_LEAD = word_set(
+    "the my our final correct answer is so thus hence therefore a it it's that that's this claim statement"
 )
-_NEGATIONS = frozenset("not never neither nor cannot hardly barely without non".split())
-_DOUBTS = frozenset(
-    "maybe perhaps possibly probably might could unsure unknown uncertain undetermined unclear idk".split()
+_NEGATIONS = word_set("not never neither nor cannot hardly barely without non")
+_DOUBTS = word_set(
+    "maybe perhaps possibly probably might could unsure unknown uncertain undetermined unclear idk"
 )
-_CONDITIONS = frozenset("either or if unless whether partly partially sometimes and but".split())
-_IDIOMS = frozenset(
-    "doubt idea clue answer one longer matter problem question way comment worries yes true".split()
-)
+_CONDITIONS = word_set("either or if unless whether partly partially sometimes and but")
+_IDIOMS = word_set("doubt idea clue answer one longer matter problem question way comment worries yes true")
 _PUNCTUATION = frozenset(".,;:!?\n/|。，；！")
 _MAX_TOKENS = 200
 
@@ -91,10 +89,10 @@ def _verdict_first(tokens: list[str]) -> bool | None:
     if _DOUBTS.intersection(rest):
         return None
     for index, token in enumerate(tokens[1:], 1):
-        if token not in _POLARITY or _POLARITY[token] == verdict and not _negated(tokens, index):
+        if token not in _POLARITY or (_POLARITY[token] == verdict and not _negated(tokens, index)):
             continue
         following = tokens[index + 1] if index + 1 < len(tokens) else "."
-        determiner = token == "no" and following not in _PUNCTUATION and following not in _POLARITY.keys() | {"it", "wait"}
+        determiner = token == "no" and following not in _PUNCTUATION | _POLARITY.keys() | {"it", "wait"}
         if not determiner and not (_POLARITY[token] != verdict and _negated(tokens, index)):
             return None
     return verdict

@@ -1,4 +1,4 @@
-"""critic and any: normalised exact match (NFKC, case, white space, quotes and dashes of any shape, wrapping punctuation).
+"""critic and any: normalised exact match (NFKC, case, white space, quotes and dashes, wrapping punctuation).
 
 Markdown and a label before the answer ("**Answer:** Paris") go away where the reference is not written with them.
 """

@@ -22,21 +22,25 @@ _LATEX_TEXT = re.compile(
 _NOUN = r"(?:answer|option|choice|letter|solution|selection|alternative)s?"
 _LEAD = re.compile(
     r"(?:(?:so|thus|hence|therefore|ok|okay|clearly|obviously|then)\b,? ?+)?+"
-    r"(?:(?:i(?: would|'d| will|'ll)?+ (?:choose|select|pick|say|answer|go with|opt for)(?: that)?+|i(?: think| believe)(?: that)?+"
-    r"(?: it is| it's)?+|i am going with|i'm going with|let's go with|it is|it's|this is|that is|that's|it must be|it should be"
+    r"(?:(?:i(?: would|'d| will|'ll)?+ (?:choose|select|pick|say|answer|go with|opt for)(?: that)?+"
+    r"|i(?: think| believe)(?: that)?+(?: it is| it's)?+|i am going with|i'm going with|let's go with"
+    r"|it is|it's|this is|that is|that's|it must be|it should be"
     r"|it would be|must be|should be|choose|select|pick)\b:? ?+)?+"
-    r"(?:(?:(?:the|my|our) ?+)?+(?:(?:final|correct|right|best|most likely|most appropriate|only|chosen|selected|true) ?+){0,2}+"
+    r"(?:(?:(?:the|my|our) ?+)?+"
+    r"(?:(?:final|correct|right|best|most likely|most appropriate|only|chosen|selected|true) ?+){0,2}+"
     rf"{_NOUN} ?+(?:to (?:the|this) (?:question|problem) ?+|here ?+)?+"
     r"(?:would be|must be|should be|will be|is clearly|is thus|is therefore|is|are|was|:|=)?+:? ?+)?+"
     rf"(?:(?:clearly |definitely )?+(?:the )?+{_NOUN}:? )?+",
     re.IGNORECASE,
 )
 _LEAD_ZH = re.compile(
-    r"(?:(?:所以|因此|故|综上(?:所述)?+|因而|从而|那么|于是|则)[,:]? ?+)?+(?:(?:本题|此题|该题|我|应该?+|应当|正确|最终|的|答案|选项|答)*+"
+    r"(?:(?:所以|因此|故|综上(?:所述)?+|因而|从而|那么|于是|则)[,:]? ?+)?+"
+    r"(?:(?:本题|此题|该题|我|应该?+|应当|正确|最终|的|答案|选项|答)*+"
     r"(?:是|为|应该?+|应当|:)?+ ?+)?+(?:选择|选项|选取|选用|挑选|选|答案)?+(?:是|为|:)?+ ?+"
 )
 _TAIL_ZH = re.compile(  # "B选项", "B项正确", "B是正确的"
-    r" ?+(?:选?项|答案)?+ ?+(?:(?:是|为)?+(?:正确|对|符合题意|最合适|最佳)(?:的|答案|选项)*+|是答案)?+(?=[。.,:;!)、\s]|$)"
+    r" ?+(?:选?项|答案)?+ ?+(?:(?:是|为)?+(?:正确|对|符合题意|最合适|最佳)(?:的|答案|选项)*+|是答案)?+"
+    r"(?=[。.,:;!)、\s]|$)"
 )
 _CONFIRMED = re.compile(
     r"[,:]? ?(?:(?:is|are) (?:the |both )?(?:(?:final|correct|right|best) ?)?(?:answers?|options?|choices?|one)?"
@@ -45,10 +49,13 @@ _CONFIRMED = re.compile(
 )
 _OPENERS, _CLOSERS = "([{<\"'【", ")]}>\"'】"
 _WRAPPED = re.compile(rf"[{re.escape(_OPENERS)}]{{0,2}}([A-Za-z])([{re.escape(_CLOSERS)}]{{0,2}})")
-_DELIMITER = re.compile(r" ?(?:[.:)\]、。;]|[-–—=] |, ?|\n)\s*+|(?<=[)\]}]) ++|(?<=[)\]}】])(?=\w)|\s++(?=\()")
+_DELIMITER = re.compile(
+    r" ?(?:[.:)\]、。;]|[-–—=] |, ?|\n)\s*+|(?<=[)\]}]) ++|(?<=[)\]}】])(?=\w)|\s++(?=\()"
+)
 _OTHERS_NAMED = re.compile(  # the text of an option that speaks of other options: "both A and B"
-    r"(?:(?:both|neither|either|all of|none of|all but) (?:options? )?+\(?([A-Z])\)?(?:, ?\(?([A-Z])\)?)*+,? (?:and|or|nor) \(?([A-Z])\)?"
-    r"(?: only| are (?:correct|true|right))?+|\(?([A-Z])\)?,? and \(?([A-Z])\)?(?: only| are (?:correct|true|right)))[.!]?+",
+    r"(?:(?:both|neither|either|all of|none of|all but) (?:options? )?+"
+    r"\(?([A-Z])\)?(?:, ?\(?([A-Z])\)?)*+,? (?:and|or|nor) \(?([A-Z])\)?(?: only| are (?:correct|true|right))?+"
+    r"|\(?([A-Z])\)?,? and \(?([A-Z])\)?(?: only| are (?:correct|true|right)))[.!]?+",
     re.IGNORECASE,
 )
 _DUMP = re.compile(  # another option's letter and delimiter: "... B. 12 cm", "... B - Blue"
@@ -65,8 +72,8 @@ _SECOND_LETTER = re.compile(
 )
 _SEPARATOR = re.compile(r"\s*+(?:\band\b|[,;&+、/]|[和与及])\s*+(?:and\b\s*+)?+|\s++", re.IGNORECASE)
 _BRACKETED_DENIAL = re.compile(
-    r"\W*+(?:is |it is |it's |that is )?+(?:definitely |clearly )?+(?:incorrect|wrong|false|no|not\b.{0,40}|rejected|eliminated|ruled out|excluded|ruled-out|cannot be.{0,30})"
-    r"\W*+",
+    r"\W*+(?:is |it is |it's |that is )?+(?:definitely |clearly )?+"
+    r"(?:incorrect|wrong|false|no|not\b.{0,40}|rejected|eliminated|ruled.out|excluded|cannot be.{0,30})\W*+",
     re.IGNORECASE,
 )
 _CROSS = re.compile(r"[✗✘❌×✖]")
@@ -127,7 +134,12 @@ def affirmed_letters(text: str, options: Mapping[str, str]) -> frozenset[str]:
 
 def _affirmed(text: str, options: Mapping[str, str]) -> frozenset[str]:
     bare = without_label(text)
-    candidates = (text, bare, text[_LEAD.match(text).end() :].strip(), bare[_LEAD.match(bare).end() :].strip())
+    candidates = (
+        text,
+        bare,
+        text[_LEAD.match(text).end() :].strip(),
+        bare[_LEAD.match(bare).end() :].strip(),
+    )
     candidates += (bare[_LEAD_ZH.match(bare).end() :].strip(),)
     for candidate in dict.fromkeys(candidates):
         letters = _option_of(candidate, options) or _several(candidate) or _single(candidate, options)
@@ -152,7 +164,7 @@ def _clean(text: str) -> str:
     return without_markdown(text)
 
 
-def _single(text: str, options: Mapping[str, str]) -> frozenset[str]:  # noqa: PLR0911 - a grammar in order
+def _single(text: str, options: Mapping[str, str]) -> frozenset[str]:  # noqa: PLR0911, PLR0912 - a grammar in order
     """One letter, alone or followed by a delimiter and its option's text."""
     match = _WRAPPED.match(text)
     if match is None:
@@ -166,7 +178,8 @@ def _single(text: str, options: Mapping[str, str]) -> frozenset[str]:  # noqa: P
     rest = text[end:]
     if not rest.strip(" \n.,;:!)]}\"'*。、✓✔✅"):
         return frozenset(letter)
-    if (rest[0].isalnum() and not match.group(2).endswith((")", "]", "】"))) or rest[0] in "'’_^" or _CROSS.search(rest) or _DENIED_ZH.search(rest[:20]):
+    glued = rest[0].isalnum() and not match.group(2).endswith((")", "]", "】"))
+    if glued or rest[0] in "'’_^" or _CROSS.search(rest) or _DENIED_ZH.search(rest[:20]):
         return frozenset()
     if _CONFIRMED.fullmatch(rest):
         return frozenset(letter)
@@ -193,7 +206,8 @@ def _single(text: str, options: Mapping[str, str]) -> frozenset[str]:  # noqa: P
 def _dumps(tail: str, letter: str) -> bool:
     """Whether another option's letter and text follow: a list of options affirms none of them."""
     return any(
-        found.group(1) != letter and not _NAMES_BEFORE.search(tail[max(0, found.start() - 12) : found.start()])
+        found.group(1) != letter
+        and not _NAMES_BEFORE.search(tail[max(0, found.start() - 12) : found.start()])
         for found in _DUMP.finditer(tail)
     )
 

@@ -1,7 +1,7 @@
 """ocrtext: 1 - Levenshtein / max(length), after NFC, lower-casing and white-space folding; 0 below a threshold.
 
-Full-width letters and curly quotes count as plain ones. A label before the text ("The text reads: ...") and quotes around
-it are left out where that comes closer to the reference.
+Full-width letters and curly quotes count as plain ones. A label before the text ("The text reads: ...") and quotes
+around it are left out where that comes closer to the reference.
 """
 
 import re
@@ -19,7 +19,8 @@ MAX_CHARS = 100_000
 INLINE_CELLS = 4_000_000  # product of the two lengths up to which the distance costs well under a millisecond
 _LABEL = re.compile(
     r"(?:the |this )?+(?:text|sign|image|caption|title|label|ocr|transcription|content|word)s?+"
-    r"(?: (?:in|on|of|shown in) the (?:image|picture|sign|photo|document))?+(?:(?: (?:reads|says|is|shows))?+ ?+:| (?:reads|says)(?= )) ?+"
+    r"(?: (?:in|on|of|shown in) the (?:image|picture|sign|photo|document))?+"
+    r"(?:(?: (?:reads|says|is|shows))?+ ?+:| (?:reads|says)(?= )) ?+"
     r"|(?:图中|图片中的?+|图片的)?+(?:文字|文本|内容)(?:是|为)?+ ?+:",
     re.IGNORECASE,
 )

@@ -37,6 +37,32 @@ half|two-thirds|three quarters|two and a half|unknown|none|apple||   |.|-|...|$|
 """.replace("\n", "|").split("|")
 
 
+# with labels, sentences, words and in Chinese
+READ |= {
+    "The image shows 7 cars.":7,"₹1,00,000":100000,"Final answer: **7**":7,"**Answer:** 7":7,"**7**":7,"It shows 7":7,"Only 1":1,"Just 3":3,"Exactly 3":3,"3 (three)":3,"three (3)":3,"Population: 12,345":12345,
+    "约3.14":Fraction("3.14"),"3个":3,"3 个":3,"答案是5":5,"答案：5":5,"12元":12,"图中有5只猫。":5,"一共7人":7,"共有12个苹果":12,"一共七人":7,"三十二":32,"五个":5,"３个":3,"１２．５":Fraction("12.5"),"约为100米":100,"3.5万":35000,"2亿":200000000,"50%":50,"百分之五十":50,"百分之20":20,"-5度":-5,"负5":-5,"零下5度":-5,"5小时":5,"5厘米":5,"12平方厘米":12,"答：5个。":5,"因此，答案是12。":12,"【答案】5":5,"总数为20":20,"面积为25平方米":25,"3/4":Fraction(3,4),"数量：8":8,"x=5，":5,"5。":5,"￥12":12,"¥12":12,"12块":12,"结果为-3":-3,"图片中有三只狗":3,"两个":2,"十二":12,"一百零五":105,"8本书":8,
+    "There are seven cars.":7,"seven":7,"Seven.":7,"twenty one":21,"two hundred":200,"one hundred and five":105,"five million":5000000,"5 million people":5000000,"2 dozen":24,"7 hundredths":Fraction(7,100),"3 tenths":Fraction(3,10),"20K":20000,"20k":20000,"1.5B":1500000000,"$2.5M":2500000,"5 lakh":500000,
+    "I can see 4 people in the image.":4,"I count 6 dogs.":6,"I counted 6.":6,"The total is 25":25,"The total cost is $25.50.":Fraction("25.5"),"The chart reads 12.5%":Fraction("12.5"),"Total: 8":8,"Total number of cars = 7":7,"Age: 25":25,"Answer: 12 apples":12,"There is only one cat":1,"There are exactly 3 dogs":3,"The sum of the angles is 180 degrees":180,"A total of 9":9,"The person holds 2 balloons.":2,"7, because there are seven cars.":7,"7. The cars are red.":7,"7\nThere are 3 red and 4 blue cars.":7,"7 cars, since each row has them":7,"The bars add to twelve, so the answer is 12.":12,"There are 3 red and 4 blue. So the answer is 7":7,"The sum is 7. The answer is 7.":7,"approximately 3.5":Fraction("3.5"),"about 100":100,"roughly 20 people":20,"$\\mathbf{7}$":7,"7.0":7,"**7** cars":7,"The area is 12 cm^2":12,"Width = 12 cm":12,"n=7":7,"equal to 7":7,"It equals 7.":7,"The answer is seven.":7,"The correct answer is 7":7,"Based on the chart, the value is 12.":12,"In the image, there are 4 birds.":4,"In total, there are 8":8,"12 %":12,"12 percent":12,"1,234.5 kg":Fraction("1234.5"),"Rs. 1,00,000":100000,"The number 7":7,"zero":0,
+
+}  # fmt: skip
+REFUSED += (
+    r"""
+5到7|5至7|5或6|不是5|至少5|最多5|超过5|5以上|第5|5月|5号|5点|5点30分|5、6|5和6|三到五|三分之一个|大于5|可能是5|3个或4个|一半|5多个|五六个|图5|5人和3人|5加3|5吗|2月3日|没有5|3~5|12:30
+1、2、3|5倍多|不到5|第3题|Not 7 cars|The image does not show 7 cars|At least 7 cars|The image shows more than 7 cars
+The image shows 7 or 8 cars|shows 7 and 8|Figure 7|Option 7|Table 3|Step 5|page 5|3 (four)|three (4)|3 (out of 5)|5 (not 6)|May 5
+In May 5|between 5 and 7|Nearly 7|almost 7|Under 7|less than 7|up to 7|5 to 7|from 5 to 7|7, or maybe 8|7. Or 8.|7\n8|7. 8
+5. 6 apples|7, wait, 8|7. No, 8|7? |The answer is not 7|I don't see 7 cars|There aren't 7 cars|It shows 7 of 10|7 out of 10
+Question 7|1, 2, 3|first|the 5th|room 5|5 and a half|2 hundred million thousand|12,34|1,00,000,00|five or six|five six
+twenty thirty|one two|hundred|one-two|seven-eleven|3:4|3 x 4|5 vs 6|7 million or 8|The sum is 7. The answer is 8.
+7. The answer is 8.|8, because 3 + 4 = 7, no, 7|if 7|x > 7|x < 7|x ≠ 7|between 5 and 6 million|ten to twelve|0.5.6|5a|A: 5, B: 6
+Width: 5, height: 6|Time: 12:30|Score: 5-3|I see five dogs and six cats
+""".strip()
+    .replace("\n", "|")
+    .replace("\\n", "\n")
+    .split("|")
+)
+
+
 @pytest.mark.parametrize(("text", "value"), READ.items())
 def test_read(text, value):
     assert parse_quantity(text).value == value
