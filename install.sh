@@ -4,6 +4,7 @@
 #   bash install.sh          GPU profile where nvidia-smi answers, else CPU profile
 #   bash install.sh --cpu    the demo, the tests and all development (Python 3.11 or 3.12, ~3 GB)
 #   bash install.sh --gpu    training on GPUs (Python 3.12, CUDA 12.9 or newer driver, ~20 GB with caches)
+#   ... --render             besides, Chromium for html-code rewards with `render: true` (a system package, 300 MB)
 #
 # PYTHON=/path/to/python3.12 chooses the interpreter.
 set -euo pipefail
@@ -13,11 +14,13 @@ die() { echo "install.sh: $*" >&2; exit 1; }
 say() { echo "[install] $*"; }
 
 profile=
+render=
 for argument in "$@"; do
     case "$argument" in
         --cpu) profile=cpu ;;
         --gpu) profile=gpu ;;
-        *) die "unknown argument $argument; usage: bash install.sh [--cpu | --gpu]" ;;
+        --render) render=yes ;;
+        *) die "unknown argument $argument; usage: bash install.sh [--cpu | --gpu] [--render]" ;;
     esac
 done
 if [ -z "$profile" ]; then
@@ -47,6 +50,7 @@ missing=()
 ldconfig -p | grep -q 'libcairo\.so\.2' || missing+=(libcairo2)
 command -v bwrap >/dev/null || missing+=(bubblewrap)
 command -v c++ >/dev/null || missing+=(g++)
+if [ -n "$render" ] && ! command -v chromium >/dev/null; then missing+=(chromium fonts-liberation); fi
 if [ "${#missing[@]}" -gt 0 ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         say "system packages: ${missing[*]}"
@@ -102,7 +106,7 @@ say "checking that the stack imports"
 import importlib, importlib.util, sys
 profile = sys.argv[1]
 names = ["torch", "torchvision", "transformers", "datasets", "areal", "areal.launcher", "llavaonevision1_5.modeling",
-         "math_verify", "Levenshtein", "cairosvg", "skimage", "wandb", "yaml"]
+         "math_verify", "Levenshtein", "cairosvg", "html5lib", "skimage", "wandb", "yaml"]
 names += ["sglang_cpu", "sglang"] if profile == "cpu" else ["sgl_kernel", "sglang"]
 if profile == "gpu" and importlib.util.find_spec("flash_attn"):
     names.append("flash_attn")

@@ -15,7 +15,7 @@ from dataset.curate.journal import JournalError
 from dataset.curate.pool import NoWorkersLeft
 from dataset.curate.run import curate, resolve_auto
 from dataset.sources import SOURCES, SourceError
-from reward.sandbox.session import SandboxUnavailable
+from reward.types import Unavailable
 
 
 def list_sources() -> str:
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     try:
         return curate(settings)
-    except (SourceError, JournalError, NoWorkersLeft, FileNotFoundError, SandboxUnavailable) as error:
+    except (SourceError, JournalError, NoWorkersLeft, FileNotFoundError, Unavailable) as error:
         print(f"error: {error}", file=sys.stderr)
         if settings.journal_path.exists() and not isinstance(error, JournalError):
             print("what was measured is safe: continue with --incremental", file=sys.stderr)

@@ -9,7 +9,9 @@ import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-MAX_COMPLETION_CHARS = 400_000  # 4096 tokens are some 20k characters; nothing honest is twenty times as long
+MAX_COMPLETION_CHARS = (
+    800_000  # 4096 tokens are some 20k characters; the longest reference pages and drawings fit
+)
 MAX_UNWRAPPED_CHARS = 100_000
 
 _TAG = re.compile(r"</?(?:think|answer)>")

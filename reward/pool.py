@@ -23,17 +23,16 @@ from typing import Any
 
 from reward.reading.references import reference_texts
 from reward.registry import VERIFIERS
-from reward.sandbox.session import SandboxUnavailable
 from reward.score import failed, score_quick
 from reward.spec import resolve
-from reward.types import RewardOutput
+from reward.types import RewardOutput, Unavailable
 from reward.workers.dispatch import Dispatcher, Limits, Task
 
 logger = logging.getLogger(__name__)
 
 _TURN_SECONDS = 0.005  # of a group's cheap judgements before other tasks of the event loop get a turn
 
-_ERRORS: dict[str, type[Exception]] = {"ValueError": ValueError, "SandboxUnavailable": SandboxUnavailable}
+_ERRORS: dict[str, type[Exception]] = {"ValueError": ValueError, "Unavailable": Unavailable}
 _reported_bugs: set[str] = set()
 
 
@@ -85,7 +84,7 @@ class RewardPool:
         """Score one completion without blocking the event loop; arguments as in `reward.score`.
 
         A timeout or a crash of the worker is a result, with that status. ValueError: the data is wrong.
-        SandboxUnavailable: general-code cannot be contained on this machine. RuntimeError: the pool is closed.
+        Unavailable: this machine lacks what a verifier needs (a sandbox, a browser). RuntimeError: the pool is closed.
         """
         options = _options(problem_type, prompt_type, spec, progress, num_tokens)
         output = score_quick(completion, answer, answer_type, **options)

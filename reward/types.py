@@ -10,6 +10,10 @@ Status = Literal["ok", "no_answer", "unparseable", "timeout", "crash", "rejected
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 
+class Unavailable(RuntimeError):
+    """A verifier needs something that this machine does not have; the message says what, and how to get it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """One comparison of an extracted answer with one prepared reference.

@@ -21,6 +21,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from reward.types import Unavailable
+
 MEMORY_BYTES = 512 << 20  # address space of one test
 OUTPUT_BYTES = 4 << 20  # stdout and record of one test together; also the largest file it may write
 SCRATCH_BYTES = 16 << 20  # the sandbox's own /tmp (bubblewrap only; Landlock leaves nothing writable)
@@ -32,7 +34,7 @@ _ENVIRONMENT = {
 _MODULES = ("confine", "runner", "native")
 
 
-class SandboxUnavailable(RuntimeError):
+class SandboxUnavailable(Unavailable):
     """No layer contains untrusted code on this machine; the message names each probe that failed."""
 
 

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from reward.sandbox.confine import die_with_parent
+from reward.types import Unavailable
 
 LENGTH = struct.Struct("!I")
 TAKEN = b"T"
@@ -78,7 +79,6 @@ def score_task(task: dict[str, Any]) -> dict[str, Any]:
     ValueError: the data is wrong. Anything a verifier raises about the model's answer comes back as `bug`, because
     only the references, checked first, may raise for reasons of ours.
     """
-    from reward.sandbox.session import SandboxUnavailable
     from reward.score import checked_inputs, prepared_reference, score_local
 
     options = task["options"]
@@ -90,7 +90,7 @@ def score_task(task: dict[str, Any]) -> dict[str, Any]:
         prepared_reference(rule.verifier, reference, rule.params_key)
     try:
         output = score_local(task["completion"], task["answer"], task["answer_type"], **options)
-    except (SandboxUnavailable, MemoryError):
+    except (Unavailable, MemoryError):
         raise
     except ValueError as error:
         if str(error).startswith("spec."):
@@ -136,7 +136,9 @@ def worker_main(connection: socket.socket, scorer: Callable[[dict[str, Any]], di
             reply: dict[str, Any] = {"output": scorer(json.loads(request))}
         except MemoryError:
             os._exit(1)  # the interpreter may be in any state; the pool sees a crash
-        except Exception as error:  # errors of our data or machine: the caller's to hear
+        except Unavailable as error:
+            reply = {"error": "Unavailable", "message": str(error)}
+        except Exception as error:  # errors of our data: the caller's to hear
             reply = {"error": type(error).__name__, "message": str(error)}
         reply["memory_bytes"] = memory_pages()[1] * PAGE_BYTES
         send(connection, json.dumps(reply).encode())
@@ -188,7 +190,8 @@ def _fork_worker(
         os.dup2(null, 1)
         os.dup2(null, 2)
         limit = memory_pages()[0] * PAGE_BYTES + headroom_bytes
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]  # a browser lifts the limit and sets its own
+        resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         worker_main(socket.socket(fileno=descriptor), scorer)
         os._exit(0)
