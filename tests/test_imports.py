@@ -61,9 +61,45 @@ def test_library_modules_import_downward_only(module):
     assert not above & folders(imports_of(module))
 
 
-@pytest.mark.parametrize("module", sorted({*LIBRARY} - {"trains.setup", "trains.host.recovery"}))
+@pytest.mark.parametrize("module", LIBRARY)
 def test_no_circles(module):
     assert module not in reached_from(module)
+
+
+def names_of_areal(tree):
+    """Local names that stand for something of AReaL's or for a class derived from it."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("areal"):
+            found.update(alias.asname or alias.name for alias in node.names)
+    return found
+
+
+@pytest.mark.parametrize("module", [m for m in FILES if not m.startswith("trains.host")])
+def test_only_the_host_room_knows_areal_from_the_inside(module):
+    """Elsewhere no private module or name of AReaL is imported, none of its names is patched, and no private attribute
+    of another object is read or written."""
+    tree = ast.parse(FILES[module].read_text())
+    areal = names_of_areal(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("areal"):
+            private = [part for part in node.module.split(".") if part.startswith("_")]
+            private += [alias.name for alias in node.names if alias.name.startswith("_")]
+            assert not private, f"line {node.lineno}: {private}"
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            patched = isinstance(node.value, ast.Name) and node.value.id in areal
+            assert not patched, f"line {node.lineno}: {ast.unparse(node)} is AReaL's"
+        if layer_of(module) == "trains" and isinstance(node, ast.Attribute) and is_private(node.attr):
+            own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            assert own, f"line {node.lineno}: {ast.unparse(node)}"
+
+
+def is_private(name):
+    return name.startswith("_") and not name.startswith("__")
+
+
+def layer_of(module):
+    return module.split(".")[0]
 
 
 @pytest.mark.parametrize("module", [module for module in LIBRARY if module.startswith("reward")])

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from trains.types import Failure, Group
+
 POLL_SECONDS = 1.0
 
 
@@ -41,21 +43,12 @@ class RolloutFailedError(RuntimeError):
     """A prompt failed again and again, or its data is wrong."""
 
 
-@dataclass(frozen=True)
-class Failure:
-    """What a workflow returns instead of a group when a prompt could not be rolled out."""
-
-    key: int
-    message: str
-    is_data_error: bool  # a mistake in our data: stop the run, trying again cannot help
-
-
 @dataclass
 class Entry:
     """A finished group of G rollouts waiting to be consumed."""
 
     key: int
-    group: dict[str, Any]
+    group: Group
     oldest_version: int  # of any generated token in the group
 
 
@@ -106,7 +99,9 @@ class RingBuffer:
         """Groups that are generated and scored."""
         return len(self._ready)
 
-    def next_batch(self, prompts: Iterator[Any], workflow: Any, get_version: Callable[[], int]) -> list[dict]:
+    def next_batch(
+        self, prompts: Iterator[Any], workflow: Any, get_version: Callable[[], int]
+    ) -> list[Group]:
         """The `batch_size` oldest finished groups, none with a token older than eta versions; blocks for them.
 
         `prompts` is endless. Raises `NoSignalError` or `RolloutFailedError`, see the classes.
@@ -183,7 +178,7 @@ class RingBuffer:
                 self.counts["given_up"] += 1
                 del self._attempts[entry.key]
 
-    def _on_dropped(self, group: dict, num_dropped: int) -> None:
+    def _on_dropped(self, group: Group, num_dropped: int) -> None:
         self.counts["dropped_without_signal"] += 1
         self._release()
         del self._undelivered[group["info"][0].key]
@@ -208,7 +203,7 @@ class RingBuffer:
             manager.rollout_stat.accepted -= 1
 
 
-def oldest_version(group: dict[str, Any]) -> int:
+def oldest_version(group: Group) -> int:
     """The version of the oldest generated token in a group; prompt tokens carry -1.
 
     `group["versions"]` is `[G, seq]`, integers.
@@ -217,7 +212,7 @@ def oldest_version(group: dict[str, Any]) -> int:
     return int(versions[versions >= 0].min())
 
 
-def has_signal(group: dict[str, Any], tolerance: float = 1e-6) -> bool:
+def has_signal(group: Group, tolerance: float = 1e-6) -> bool:
     """Whether the rewards `[G]` of a group differ by more than rounding."""
     rewards = group["rewards"]
     return bool(rewards.max() - rewards.min() > tolerance)

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from areal.api.alloc_mode import _AllocationMode
 from areal.api.cli_args import (
     BaseExperimentConfig,
     GenerationHyperparameters,
@@ -26,7 +25,8 @@ from areal.api.cli_args import (
 from omegaconf import OmegaConf
 
 from llavaonevision1_5 import MODEL_TYPE
-from trains.host import qwen_vl
+from trains.host import allocation, qwen_vl
+from trains.host.allocation import Allocation
 from utils import loss_options, run_manifest
 
 SERVER_RESERVE = 8  # SGLang refuses prompt + answer that come closer than this to its context length
@@ -148,8 +148,8 @@ class Config(BaseExperimentConfig):
     valid_dataset: EvalDataConfig | None = None
 
     @property
-    def allocation(self) -> _AllocationMode:
-        return _AllocationMode.from_str(self.allocation_mode)
+    def allocation(self) -> Allocation:
+        return allocation.parse(self.allocation_mode)
 
 
 def load(argv: list[str]) -> Config:

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
         report.evaluation(0, evaluate(run))
 
     for step in range(run.start_step, run.total_steps):
-        run.step = step
+        run.progress.step = step
         with report.phase("rollout"):
             batch = actor.prepare_batch(run.train_dataloader, workflow=run.workflow)
 
@@ -46,9 +46,8 @@ def main(argv: list[str]) -> None:
             if run.reference is not None:
                 for group, logprobs in zip(batch, run.reference.compute_logp(batch), strict=True):
                     group["reference_logprobs"] = logprobs
-            probe(
-                actor, rollout, batch, run.config.gconfig.temperature
-            )  # do the servers compute the same policy?
+            # do the servers compute the same policy?
+            probe(actor, rollout, batch, run.config.gconfig.temperature)
 
         with report.phase("advantages"):
             actor.compute_advantages(batch)
@@ -57,11 +56,10 @@ def main(argv: list[str]) -> None:
             update = actor.ppo_update(batch)
 
         with report.phase("exchange"):
-            actor.stage_weights(
-                run.weight_meta.with_version(step + 1)
-            )  # files are written while rollout goes on
+            new_weights = run.weight_meta.with_version(step + 1)
+            actor.stage_weights(new_weights)  # files are written while rollout goes on
             rollout.pause()
-            actor.update_weights(run.weight_meta.with_version(step + 1))
+            actor.update_weights(new_weights)
             run.set_version(step + 1)
             rollout.resume()
 

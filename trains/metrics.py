@@ -14,10 +14,10 @@ from reward.counters import RewardCounters
 from trains.actor import VisionActor
 from trains.buffer import has_signal
 from trains.parity import difference
-from trains.workflow import GroupInfo
+from trains.types import Group, GroupInfo
 
 
-def batch_metrics(actor: VisionActor, batch: list[dict[str, Any]], version: int) -> dict[str, Any]:
+def batch_metrics(actor: VisionActor, batch: list[Group], version: int) -> dict[str, Any]:
     """Metrics of a consumed batch over all data-parallel ranks; the same dict on every rank."""
     gathered: list[list[dict]] = [None] * actor.data_parallel_world_size
     dist.all_gather_object(
@@ -50,7 +50,7 @@ def batch_metrics(actor: VisionActor, batch: list[dict[str, Any]], version: int)
     return metrics
 
 
-def _facts(group: dict[str, Any], version: int) -> dict[str, Any]:
+def _facts(group: Group, version: int) -> dict[str, Any]:
     """One group as small plain data, cheap to gather."""
     info = group["info"][0]
     mask = group["policy_mask"].bool()

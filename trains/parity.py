@@ -19,6 +19,7 @@ import torch
 from areal.utils import logging
 
 from trains.host.rollout import BoundedRollout
+from trains.types import Group
 
 NUM_SEQUENCES = 2  # of the probed group
 MAX_ANSWER_TOKENS = 512  # scored of each; the server holds float32 logits of all of them at once
@@ -27,7 +28,7 @@ TIMEOUT_SECONDS = 120.0
 logger = logging.getLogger("Parity")
 
 
-def probe(actor: Any, rollout: BoundedRollout, batch: list[dict[str, Any]], temperature: float) -> None:
+def probe(actor: Any, rollout: BoundedRollout, batch: list[Group], temperature: float) -> None:
     """Add `server_gap` `[tokens]`, |trainer - server| of each scored token, to a group that still carries its images.
 
     All ranks must call it together, before the weights change. A server that does not answer is logged; the launcher
@@ -48,7 +49,7 @@ def probe(actor: Any, rollout: BoundedRollout, batch: list[dict[str, Any]], temp
     probed["server_gap"] = (full - scored)[~scored.isnan()].abs()
 
 
-def difference(group: dict[str, Any], version: int) -> torch.Tensor:
+def difference(group: Group, version: int) -> torch.Tensor:
     """|trainer - server| per token, 1-D: of the probed sequences, and of tokens drawn from the current weights."""
     mask = group["policy_mask"].bool()
     fresh = mask & (group["policy_versions"] == version)
@@ -56,7 +57,7 @@ def difference(group: dict[str, Any], version: int) -> torch.Tensor:
     return torch.cat([differences, group.get("server_gap", differences[:0])])
 
 
-def _first_rows(group: dict[str, Any]) -> dict[str, Any]:
+def _first_rows(group: Group) -> Group:
     """The first `NUM_SEQUENCES` rollouts of a group, cut to the longest of them, with all that the model reads."""
     width = int(group["attention_mask"][:NUM_SEQUENCES].sum(-1).max())
     rows = {key: value[:NUM_SEQUENCES] for key, value in group.items() if isinstance(value, torch.Tensor)}
@@ -64,7 +65,7 @@ def _first_rows(group: dict[str, Any]) -> dict[str, Any]:
     return {**group, **cut}
 
 
-def _score(rollout: BoundedRollout, group: dict[str, Any], image_data: list[str]) -> torch.Tensor:
+def _score(rollout: BoundedRollout, group: Group, image_data: list[str]) -> torch.Tensor:
     """The server's log-probabilities `[rows, seq]`; position t holds that of token t + 1, NaN what was not scored."""
     ids, lengths = group["input_ids"], group["attention_mask"].sum(-1).tolist()
     num_prompt = int(group["loss_mask"][0].argmax())

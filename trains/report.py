@@ -12,6 +12,7 @@ from typing import Any
 
 from trains.metrics import batch_metrics, flat, update_metrics
 from trains.setup import Run, run_directory
+from trains.types import Group
 
 RECORDS = ("metrics.jsonl", "evaluations.jsonl", "rollouts.jsonl")  # one line per step or evaluation
 PHASES = ("rollout", "proximal", "advantages", "update", "exchange", "save", "evaluate")
@@ -57,7 +58,7 @@ class Report:
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
-    def step(self, step: int, batch: list[dict[str, Any]], update: dict[str, float]) -> dict[str, Any]:
+    def step(self, step: int, batch: list[Group], update: dict[str, float]) -> dict[str, Any]:
         """Collect, write and print the record of a finished step; returns it (on every rank)."""
         run = self.run
         tracker_stats = run.actor.export_stats()
@@ -156,7 +157,7 @@ class Report:
                 path.write_text("".join(line + "\n" for line in kept))
 
 
-def _example(group: dict[str, Any]) -> dict[str, Any]:
+def _example(group: Group) -> dict[str, Any]:
     info = group["info"][0]
     return {
         "id": info.sample_id,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-import sys
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +22,9 @@ from dataset.prompts import PromptConfig
 from reward.pool import RewardPool
 from trains.actor import VisionActor
 from trains.config import Config
-from trains.host.recovery import Recovery, recover
+from trains.host.allocation import server_allocation
+from trains.host.logs import let_be_heard
+from trains.host.recovery import Recovery, resume
 from trains.host.rollout import BoundedRollout
 from trains.workflow import VisionRolloutWorkflow
 
@@ -41,6 +41,19 @@ class TrainingLength(FinetuneSpec):
     @property
     def total_train_steps(self) -> int:
         return self.step_limit or super().total_train_steps
+
+
+@dataclass
+class Progress:
+    """How far the training is; rewards may depend on it."""
+
+    total_steps: int
+    step: int = 0
+
+    @property
+    def share(self) -> float:
+        """In [0, 1]."""
+        return self.step / self.total_steps
 
 
 @dataclass
@@ -63,14 +76,12 @@ class Run:
     stats_logger: StatsLogger
     reward_pool: RewardPool
     spec: FinetuneSpec
-    total_steps: int
-    start_step: int = 0
-    step: int = 0
+    progress: Progress
+    start_step: int
 
     @property
-    def progress(self) -> float:
-        """Share of training done, in [0, 1]."""
-        return self.step / self.total_steps
+    def total_steps(self) -> int:
+        return self.progress.total_steps
 
     def step_info(self, step: int) -> StepInfo:
         per_epoch = self.spec.steps_per_epoch
@@ -99,7 +110,7 @@ def build(config: Config) -> Run:
     rank, world_size = actor.data_parallel_rank, actor.data_parallel_world_size
     seeding.set_random_seed(config.seed, key=f"trainer{actor.rank}")
     if rank == 0:
-        hear(dataset.loader.logger)
+        let_be_heard(dataset.loader.logger)
 
     processor, _ = load_hf_processor_and_tokenizer(config.actor.path)
     data = config.train_dataset
@@ -156,7 +167,31 @@ def build(config: Config) -> Run:
         os.environ["WANDB_MODE"] = "offline"  # else AReaL's logger asks for a login
 
     pool = RewardPool(num_workers=config.reward.num_workers)
-    run = Run(
+    progress = Progress(spec.total_train_steps)
+    workflow_options = {
+        "reward_pool": pool,
+        "forbidden_token_ids": forbidden,
+        "prompts": prompts,
+        "max_pixels": data.max_pixels,
+        "get_progress": lambda: progress.share,
+    }
+    overlong = config.reward.overlong_buffer_tokens
+    saver = Saver(config.saver, spec)
+    # the evaluation before training is the loop's own; AReaL's flag would add one after the first step
+    evaluator = Evaluator(replace(config.evaluator, eval_before_train=False), spec)
+    stats_logger, recovery = StatsLogger(config, spec), Recovery(config.recover, spec)
+    start_step = progress.step = resume(
+        recovery,
+        actor,
+        rollout,
+        saver=saver,
+        evaluator=evaluator,
+        stats_logger=stats_logger,
+        dataloader=train_dataloader,
+        weight_meta=weight_meta,
+    )
+    eval_rollout.set_version(start_step)
+    return Run(
         config=config,
         actor=actor,
         reference=reference,
@@ -164,46 +199,20 @@ def build(config: Config) -> Run:
         eval_rollout=eval_rollout,
         train_dataloader=train_dataloader,
         eval_dataloader=eval_dataloader,
-        workflow=None,
-        eval_workflow=None,
+        workflow=VisionRolloutWorkflow(
+            processor, config.gconfig, overlong_buffer_tokens=overlong, **workflow_options
+        ),
+        eval_workflow=VisionRolloutWorkflow(processor, config.eval_gconfig, **workflow_options),
         weight_meta=weight_meta,
-        saver=Saver(config.saver, spec),
-        # the evaluation before training is the loop's own; AReaL's flag would add one after the first step
-        evaluator=Evaluator(replace(config.evaluator, eval_before_train=False), spec),
-        recover=Recovery(config.recover, spec),
-        stats_logger=StatsLogger(config, spec),
+        saver=saver,
+        evaluator=evaluator,
+        recover=recovery,
+        stats_logger=stats_logger,
         reward_pool=pool,
         spec=spec,
-        total_steps=spec.total_train_steps,
+        progress=progress,
+        start_step=start_step,
     )
-    workflow_options = {
-        "reward_pool": pool,
-        "forbidden_token_ids": forbidden,
-        "prompts": prompts,
-        "max_pixels": data.max_pixels,
-        "get_progress": lambda: run.progress,
-    }
-    run.workflow = VisionRolloutWorkflow(
-        processor,
-        config.gconfig,
-        overlong_buffer_tokens=config.reward.overlong_buffer_tokens,
-        **workflow_options,
-    )
-    run.eval_workflow = VisionRolloutWorkflow(processor, config.eval_gconfig, **workflow_options)
-    recover(run)
-    return run
-
-
-def hear(logger: logging.Logger) -> None:
-    """Show a logger's lines to people. AReaL replaces the root of all loggers whenever it makes one of its own, which
-    leaves those made before without a handler.
-    """
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("[grpo] data: %(message)s"))
-    logger.handlers = [handler]
-    logger.propagate = False
-    logger.disabled = False
-    logger.setLevel(logging.INFO)
 
 
 def media_token_ids(checkpoint: str) -> list[int]:
@@ -221,8 +230,7 @@ def run_directory(config: Config) -> Path:
 
 def _weight_meta(config: Config) -> WeightUpdateMeta:
     if config.actor.weight_update_mode == "xccl":
-        servers = next(part for part in config.allocation.allocations if part.backend == "sglang")
-        return WeightUpdateMeta.from_fsdp_xccl(gen_allocation=servers)
+        return WeightUpdateMeta.from_fsdp_xccl(gen_allocation=server_allocation(config.allocation))
     return WeightUpdateMeta.from_disk(
         config.experiment_name, config.trial_name, config.cluster.fileroot, clear_checkpoint_after_load=True
     )

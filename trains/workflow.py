@@ -1,28 +1,9 @@
-"""One prompt in, one scored group of G rollouts out.
-
-The group is a dict of tensors, padded on the right to the longest rollout of the group ([G, seq]):
-
-    key             shape, type          example (G = 2, prompt of 3 tokens, answers of 2 and 1 tokens)
-    input_ids       [G, seq] int64       [[5, 6, 7, 50, 2], [5, 6, 7, 2, 0]]
-    attention_mask  [G, seq] bool        [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
-    loss_mask       [G, seq] int32       [[0, 0, 0, 1, 1], [0, 0, 0, 1, 0]]: the generated tokens
-    logprobs        [G, seq] float32     behavior log-probability of token t under the weights that drew it; else 0
-    versions        [G, seq] int32       version of those weights; -1 on the prompt and the padding
-    rewards         [G] float32          total reward of each rollout
-    mm_token_type_ids [G, seq] int64     1 on image tokens; where the processor makes it (Qwen-VL needs it)
-    images          [1] list             {"pixel_values" [num_patches, dim], "image_grid_thw" [num_images, 3]}, one
-                                         pair per prompt and not per rollout; empty tensors for text-only prompts
-    info            [1] list             GroupInfo: everything that is reported but not computed with
-
-`images` and `info` are lists of one element so that AReaL's helpers concatenate and gather them unopened. These keys
-(`logprobs` above all) are AReaL's; `trains/actor.py` maps them to the recipe's names at one seam.
-"""
+"""One prompt in, one scored group of G rollouts out (trains/types.py has every key of a group)."""
 
 from __future__ import annotations
 
 import asyncio
 import uuid
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,29 +14,11 @@ from areal.utils import logging
 from dataset.encode import EncodedPrompt, encode_prompt
 from dataset.prompts import DEFAULT_PROMPTS, PromptConfig
 from reward import RewardOutput
-from trains.buffer import Failure
 from trains.host.rollout import token_versions
+from trains.types import Failure, Group, GroupInfo, Rollout
 from utils.sample import Sample
 
 logger = logging.getLogger("Workflow")
-
-
-@dataclass
-class GroupInfo:
-    """What is known of a group beside its tensors; lists have one entry per rollout."""
-
-    key: int  # place in the order of submission
-    sample_id: str
-    source: str
-    answer_type: str
-    prompt_type: str
-    answer: list[str]
-    scores: list[RewardOutput]
-    completions: list[str] = field(repr=False)
-    truncated: list[bool]  # ended at the token limit, by the engine's stop reason
-    lengths: list[int]  # generated tokens
-    num_interruptions: int  # requests that a weight update cut in two
-    image_data: list[str] | None = field(default=None, repr=False)  # base64 images, on the probed group alone
 
 
 class UnusableResponseError(RuntimeError):
@@ -102,7 +65,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
             limits = {"max_tokens": gconfig.max_new_tokens, "buffer_tokens": overlong_buffer_tokens}
             self.overlong = {"overlong": limits}
 
-    async def arun_episode(self, engine: InferenceEngine, data: dict[str, Any]) -> dict[str, Any]:
+    async def arun_episode(self, engine: InferenceEngine, data: dict[str, Any]) -> Rollout:
         """`data` is {"key": int, "prompt": row}. Returns the group, or {"failure": Failure}: AReaL would swallow an
         exception and go on without a word.
         """
@@ -135,18 +98,16 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         )
         try:
             response = await engine.agenerate(request)
-        except (
-            ValueError
-        ) as error:  # of the transport (a page instead of JSON): the prompt itself has been checked
+        except ValueError as error:
+            # of the transport (a page instead of JSON): the prompt itself has been checked
             raise UnusableResponseError(str(error)) from error
         media = self.forbidden.intersection(response.output_tokens)
         if media or not response.output_tokens:
             raise UnusableResponseError(
                 f"generated media tokens {sorted(media)}" if media else "generated no token"
             )
-        completion = self.tokenizer.decode(
-            response.output_tokens, skip_special_tokens=True
-        )  # as curation does
+        # as curation does
+        completion = self.tokenizer.decode(response.output_tokens, skip_special_tokens=True)
         score = await self.reward_pool.score(
             completion,
             list(sample.answer),
@@ -160,14 +121,11 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         num_prompt, num_tokens = len(encoded.input_ids), len(encoded.input_ids) + len(response.output_tokens)
         return response, token_versions(segments, num_prompt, num_tokens), score, completion
 
-    def _group(
-        self, key: int, sample: Sample, encoded: EncodedPrompt, rollouts: list[tuple]
-    ) -> dict[str, Any]:
+    def _group(self, key: int, sample: Sample, encoded: EncodedPrompt, rollouts: list[tuple]) -> Group:
         prompt, num_prompt = encoded.input_ids, len(encoded.input_ids)
         lengths = [len(response.output_tokens) for response, *_ in rollouts]
-        num_interruptions = sum(
-            len(set(versions)) - 2 for _, versions, *_ in rollouts
-        )  # -1 and the first one
+        # -1 and the first one are no interruptions
+        num_interruptions = sum(len(set(versions)) - 2 for _, versions, *_ in rollouts)
         seq = num_prompt + max(lengths)
 
         def padded(rows: list[list], fill: float, dtype: torch.dtype) -> torch.Tensor:

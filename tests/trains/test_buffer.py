@@ -20,7 +20,7 @@ from trains.buffer import (
     oldest_version,
 )
 from trains.host.rollout import BoundedRollout
-from trains.workflow import GroupInfo
+from trains.types import GroupInfo
 
 BATCH, ETA = 3, 2
 

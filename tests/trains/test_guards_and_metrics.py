@@ -10,11 +10,12 @@ import torch
 from llavaonevision1_5.freezing import part_of_model
 from reward import RewardOutput
 from reward.counters import RewardCounters
-from trains.actor import PIXELS, _previous, model_inputs
+from trains.actor import _previous
 from trains.guards import DivergedError, ParityError, SkipCounter, check_parity
+from trains.host.engine import PIXELS, model_inputs
 from trains.metrics import _facts, _means, _signs_of_hacking, flat, update_metrics
 from trains.parity import difference, probe
-from trains.workflow import GroupInfo
+from trains.types import GroupInfo
 from utils import metric_names
 
 

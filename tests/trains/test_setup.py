@@ -135,15 +135,15 @@ def test_the_learning_rate_goes_on_after_a_recovery():
     whole = learning_rates(scheduler, optimizer, 8)
     optimizer, scheduler = optimizer_and_schedule()
     info = SimpleNamespace(last_step_info=SimpleNamespace(global_step=4))
-    run = SimpleNamespace(
-        recover=SimpleNamespace(load=lambda *args, **kwargs: info),
-        actor=SimpleNamespace(lr_scheduler=scheduler),
-        rollout=SimpleNamespace(recover=lambda version: None),
-        eval_rollout=SimpleNamespace(set_version=lambda version: None),
-        saver=None, evaluator=None, stats_logger=None, train_dataloader=None, weight_meta=None,
+    versions = []
+    step = recovery.resume(
+        SimpleNamespace(load=lambda *args, **kwargs: info),
+        SimpleNamespace(lr_scheduler=scheduler),
+        SimpleNamespace(recover=versions.append),
+        saver=None, evaluator=None, stats_logger=None, dataloader=None, weight_meta=None,
     )  # fmt: skip
-    recovery.recover(run)
-    assert run.start_step == 5
+    assert step == 5
+    assert versions == [5]
     assert learning_rates(scheduler, optimizer, 3) == whole[5:]
 
 

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch.distributed as dist
-from areal.api import FinetuneSpec
+from areal.api import FinetuneSpec, WeightUpdateMeta
 from areal.api.cli_args import RecoverConfig
 from areal.utils.recover import RecoverHandler
 
 from dataset.loader import LeftOut
 from trains.host.rollout import BoundedRollout
-
-if TYPE_CHECKING:
-    from trains.setup import Run
 
 SLOTS = ("recover_a", "recover_b")
 
@@ -100,22 +97,35 @@ class ResumableData:
         self.rollout.load_state_dict({**state["buffer"], "undelivered": readable})
 
 
-def recover(run: Run) -> None:
-    """Continue behind the last checkpoint, if there is one. Raises RuntimeError, see `Recovery.load`."""
-    info = run.recover.load(
-        run.actor,
-        run.saver,
-        run.evaluator,
-        run.stats_logger,
-        ResumableData(run.train_dataloader, run.rollout),
-        inference_engine=run.rollout,
-        weight_update_meta=run.weight_meta,
+def resume(
+    recovery: Recovery,
+    actor: Any,
+    rollout: BoundedRollout,
+    *,
+    saver: Any,
+    evaluator: Any,
+    stats_logger: Any,
+    dataloader: Any,
+    weight_meta: WeightUpdateMeta,
+) -> int:
+    """Continue behind the last checkpoint; the step to begin with, 0 if there is none.
+
+    Raises RuntimeError, see `Recovery.load`.
+    """
+    info = recovery.load(
+        actor,
+        saver,
+        evaluator,
+        stats_logger,
+        ResumableData(dataloader, rollout),
+        inference_engine=rollout,
+        weight_update_meta=weight_meta,
     )
     if info is None:
-        return
-    run.start_step = run.step = info.last_step_info.global_step + 1
-    run.rollout.recover(run.start_step)
-    run.eval_rollout.set_version(run.start_step)
-    scheduler = run.actor.lr_scheduler  # AReaL saves the optimizer without it
-    scheduler.last_epoch = run.start_step - 1
+        return 0
+    step = info.last_step_info.global_step + 1
+    rollout.recover(step)
+    scheduler = actor.lr_scheduler  # AReaL saves the optimizer without it
+    scheduler.last_epoch = step - 1
     scheduler.step()
+    return step

@@ -13,6 +13,7 @@ from areal.engine.sglang_remote import RemoteSGLangEngine, SGLangBackend
 
 from trains.buffer import Prompts, RingBuffer
 from trains.config import BufferConfig
+from trains.types import Group
 
 # Added to a logit: far below every float32 log-probability, and finite for SGLang's JSON.
 NEVER = -1e4
@@ -58,7 +59,7 @@ class BoundedRollout(RemoteSGLangEngine):
             **asdict(self._buffer_options),
         )
 
-    def prepare_batch(self, dataloader, workflow, *args, **kwargs) -> list[dict[str, Any]]:
+    def prepare_batch(self, dataloader, workflow, *args, **kwargs) -> list[Group]:
         """One batch of groups within the staleness bound; generation goes on meanwhile and afterwards."""
         del args, kwargs  # AReaL's grouping and filters: the workflow and the buffer do both
         if self._prompts is None:
@@ -66,9 +67,8 @@ class BoundedRollout(RemoteSGLangEngine):
         start = time.perf_counter()
         batch = self.buffer.next_batch(self._prompts, workflow, self.get_version)
         self.waited_seconds = time.perf_counter() - start
-        for group in batch[
-            1:
-        ]:  # the first one is probed (trains/parity.py); images need not travel with the others
+        # the first one is probed (trains/parity.py); images need not travel with the others
+        for group in batch[1:]:
             group["info"][0].image_data = None
         return batch
 

@@ -1,0 +1,88 @@
+"""The record that travels through training: a group of G rollouts of one prompt.
+
+Tensors are padded on the right to the longest rollout, `[G, seq]`. What belongs to a token stands in one of two places:
+
+- *own*: position t holds what belongs to token t;
+- *predicting*: position t holds what belongs to token t + 1, which the model predicts at t. Log-probabilities come out
+  of the model like this; `trains/actor.py` brings the rest into the same alignment before the loss.
+
+The example is a group with G = 2, a prompt of 3 tokens and answers of 2 and 1 tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NotRequired, TypedDict
+
+from torch import Tensor
+
+from reward import RewardOutput
+
+
+class Group(TypedDict):
+    """One prompt's rollouts. A plain dict, because AReaL gathers and moves dicts of tensors.
+
+    `images` and `info` are lists of one element, so that AReaL's helpers concatenate and gather them unopened. Names
+    `logprobs`, `versions`, `loss_mask` and `rewards` are AReaL's.
+    """
+
+    # written by trains/workflow.py when the last rollout of the prompt is scored
+    input_ids: Tensor  # int64, own: [[5, 6, 7, 50, 2], [5, 6, 7, 2, 0]]
+    attention_mask: Tensor  # bool, own: [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
+    loss_mask: Tensor  # int32, own: [[0, 0, 0, 1, 1], [0, 0, 0, 1, 0]], the generated tokens
+    logprobs: Tensor  # float32, own: under the weights that drew the token; 0 elsewhere
+    versions: Tensor  # int32, own: version of those weights; -1 on the prompt and the padding
+    rewards: Tensor  # float32 [G]: total reward of each rollout
+    mm_token_type_ids: NotRequired[
+        Tensor
+    ]  # int64, own: 1 on image tokens; where the processor makes it (Qwen-VL)
+    images: list[
+        dict[str, Tensor]
+    ]  # [1]: {"pixel_values" [patches, dim], "image_grid_thw" [images, 3]} of the prompt
+    info: list[GroupInfo]  # [1]
+
+    # written by trains/grpo.py, phase `proximal`, from the actor and the reference model
+    proximal_logprobs: NotRequired[Tensor]  # float32, predicting: under the weights before the update
+    reference_logprobs: NotRequired[
+        Tensor
+    ]  # float32, predicting: under the reference model, if the loss has a KL term
+    # written by trains/parity.py in the same phase, into one group of the batch
+    server_gap: NotRequired[
+        Tensor
+    ]  # float32 [tokens]: |trainer - server| of the tokens that a server scored again
+
+    # written by trains/actor.py, `compute_advantages`
+    policy_mask: NotRequired[Tensor]  # int32, predicting: loss_mask; the tokens that are trained on
+    behavior_logprobs: NotRequired[Tensor]  # float32, predicting: logprobs; 0 outside of policy_mask
+    policy_versions: NotRequired[Tensor]  # int32, predicting: versions
+    advantages: NotRequired[Tensor]  # float32, predicting: the rollout's advantage on policy_mask, else 0
+
+
+@dataclass
+class GroupInfo:
+    """What is known of a group beside its tensors; lists have one entry per rollout."""
+
+    key: int  # place in the order of submission
+    sample_id: str
+    source: str
+    answer_type: str
+    prompt_type: str
+    answer: list[str]
+    scores: list[RewardOutput]
+    completions: list[str] = field(repr=False)
+    truncated: list[bool]  # ended at the token limit, by the engine's stop reason
+    lengths: list[int]  # generated tokens
+    num_interruptions: int  # requests that a weight update cut in two
+    image_data: list[str] | None = field(default=None, repr=False)  # base64 images, on the probed group alone
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a workflow returns instead of a group, as {"failure": Failure}, when a prompt could not be rolled out."""
+
+    key: int
+    message: str
+    is_data_error: bool  # a mistake in our data: stop the run, trying again cannot help
+
+
+Rollout = Group | dict[str, Any]  # what a workflow returns: a group or {"failure": Failure}
