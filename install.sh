@@ -2,8 +2,8 @@
 # Installs everything into .venv; run it again at any time, it does only what is missing.
 #
 #   bash install.sh          GPU profile where nvidia-smi answers, else CPU profile
-#   bash install.sh --cpu    the demo, the tests and all development (Python 3.11 or 3.12, ~3 GB)
-#   bash install.sh --gpu    training on GPUs (Python 3.12, CUDA 12.9 or newer driver, ~20 GB with caches)
+#   bash install.sh --cpu    the demo, the tests and all development (Python 3.11 or 3.12; 2.5 GB installed)
+#   bash install.sh --gpu    training on GPUs (Python 3.12, NVIDIA driver 570 or newer: CUDA 12.8; 13 GB installed)
 #   ... --render             besides, Chromium for html-code rewards with `render: true` (a system package, 300 MB)
 #
 # PYTHON=/path/to/python3.12 chooses the interpreter.

@@ -5,7 +5,6 @@ others are tokenised. Results are kept in a small file per data set, tokenizer a
 """
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from dataset.images import upright_size
 from dataset.prompts import PromptConfig
 from dataset.schema import SchemaError, row_problems
 from dataset.shards import RowReader
+from utils.files import replacing
 from utils.sample import Sample
 
 DEFAULT_CACHE_DIR = "~/.cache/llava-onevision-1.5-rl/lengths"
@@ -113,7 +113,5 @@ def _cache_path(
 
 
 def _save(path: Path, lengths: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp.npy")
-    np.save(temporary, lengths)
-    temporary.replace(path)  # several ranks may write the same values at once
+    with replacing(path) as file:  # several ranks may write the same values at once
+        np.save(file, lengths)

@@ -6,7 +6,6 @@ file. `image_sizes` is written beside the images: lengths can then be counted wi
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 
 from dataset.images import ImageError, upright_size
 from reward.registry import ANSWER_TYPES
+from utils.files import replacing
 from utils.sample import IMAGE_MARK, PROMPT_TYPES, parse_spec
 
 ROWS_PER_GROUP = 32
@@ -111,31 +111,15 @@ def write_shard(
     rows: Iterable[Mapping[str, Any]],
     extra: Mapping[str, pa.DataType] | None = None,
 ) -> int:
-    """Write rows as one parquet shard, atomically (temporary file, fsync, rename); returns the number of
+    """Write rows as one parquet shard, whole or not at all; returns the number of
     rows.
 
     The same rows give the same bytes.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     table = rows_to_table(list(rows), extra)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as sink:
-            pq.write_table(table, sink, row_group_size=ROWS_PER_GROUP, compression="zstd")
-            sink.flush()
-            os.fsync(sink.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as sink:
+        pq.write_table(table, sink, row_group_size=ROWS_PER_GROUP, compression="zstd")
     return table.num_rows
-
-
-def read_rows(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
-    """All rows of a shard in order, a row group at a time. For tools and tests; training uses the loader."""
-    with pq.ParquetFile(path) as file:
-        for group in range(file.num_row_groups):
-            yield from file.read_row_group(group).to_pylist()
 
 
 def _cell(name: str, row: Mapping[str, Any]) -> Any:

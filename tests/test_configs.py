@@ -1,12 +1,13 @@
 """Every configuration file loads, says how to launch itself, and holds what its name promises."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from areal.api.cli_args import parse_cli_args, to_structured_cfg
 from omegaconf import OmegaConf
 
-from trains.config import Config
+from trains.config import Config, LossConfig
 from utils import loss_options
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,7 +27,6 @@ def test_loads_and_is_consistent(path):
     assert config.rollout.consumer_batch_size == config.train_dataset.batch_size
     assert config.actor.temperature == config.gconfig.temperature
     assert f"--config configs/{path.name}" in path.read_text(), "the header says how to launch it"
-    assert config.rollout.scheduling_spec[0].env_vars["SGLANG_VLM_CACHE_SIZE_MB"] == "0"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -44,6 +44,16 @@ def test_base_comments_every_knob():
     for line in (ROOT / "configs/base.yaml").read_text().splitlines():
         sets_a_value = ": " in line and not line.lstrip().startswith("#")
         assert not sets_a_value or "#" in line, f"no comment: {line}"
+
+
+def test_a_default_of_the_loss_is_the_recipes_and_base_writes_it_out():
+    base = OmegaConf.load(ROOT / "configs/base.yaml")
+    assert base.loss == asdict(LossConfig())
+    options = LossConfig().options(
+        load(RUNNABLE[0], "gconfig.n_samples=16", "gconfig.temperature=1.0").gconfig
+    )
+    assert options == {key: loss_options.RECIPE[key] for key in options}
+    assert loss_options.RECIPE.keys() - options.keys() == {"max_tokens"}
 
 
 def test_the_recipe():

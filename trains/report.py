@@ -13,6 +13,8 @@ from typing import Any
 from trains.metrics import batch_metrics, flat, update_metrics
 from trains.setup import Run, run_directory
 from trains.types import Group
+from utils.files import replacing
+from utils.run_manifest import MANIFEST
 
 RECORDS = ("metrics.jsonl", "evaluations.jsonl", "rollouts.jsonl")  # one line per step or evaluation
 PHASES = ("rollout", "proximal", "advantages", "update", "exchange", "save", "evaluate")
@@ -140,9 +142,8 @@ class Report:
             "total_steps": self.run.total_steps,
             "finished": finished,
         }
-        new = self.directory / "run.json.new"
-        new.write_text(json.dumps(manifest, indent=2) + "\n")
-        new.replace(self.directory / "run.json")  # whole or not at all: the next stage reads it
+        with replacing(self.directory / MANIFEST) as file:  # whole or not at all: the next stage reads it
+            file.write((json.dumps(manifest, indent=2) + "\n").encode())
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
         with (self.directory / name).open("a") as file:

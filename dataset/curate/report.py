@@ -13,8 +13,9 @@ from dataset.curate.journal import Journal, Record
 from dataset.curate.pipeline import Progress, statistics_of
 from dataset.curate.plots import draw_all
 from dataset.curate.settings import Settings
-from dataset.curate.writer import Decided, atomic_write
+from dataset.curate.writer import Decided
 from dataset.images import ImageError, decode_image
+from utils.files import replacing
 
 NUM_EXAMPLES = 6  # of the kept and of the dropped
 NUM_SHOWN_ATTEMPTS = 3
@@ -76,7 +77,8 @@ def write_report(
         f"<style>{STYLE}</style></head><body>{''.join(body)}</body></html>\n"
     )
     path = settings.work_dir / "report.html"
-    atomic_write(path, page.encode("utf-8", "replace"))
+    with replacing(path) as file:
+        file.write(page.encode("utf-8", "replace"))
     return path
 
 

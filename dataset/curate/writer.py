@@ -8,7 +8,6 @@ import gzip
 import hashlib
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from dataset.curate.rules import drop_reason
 from dataset.curate.settings import Settings
 from dataset.curate.statistics import Statistics
 from dataset.schema import write_shard
+from utils.files import replacing
 
 STATISTICS_COLUMNS: dict[str, pa.DataType] = {
     "pass_at_1": pa.float64(),
@@ -99,7 +99,8 @@ def write_results(
 def write_manifest(settings: Settings, manifest: Mapping[str, Any]) -> Path:
     """Write the manifest atomically; its presence says that everything else is in place."""
     path = settings.work_dir / "manifest.json"
-    atomic_write(path, (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())
+    with replacing(path) as file:
+        file.write((json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())
     return path
 
 
@@ -159,20 +160,6 @@ def sweep(decided: Sequence[Decided], settings: Settings) -> dict[str, list[list
     }
 
 
-def atomic_write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as sink:
-            sink.write(content)
-            sink.flush()
-            os.fsync(sink.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def curated_row(header: Mapping[str, Any], images: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The row of a shard: the sample, its statistics, and the rule it was judged by."""
     sample, statistics, attempts = header["sample"], statistics_of(dict(header)), header["attempts"]
@@ -218,9 +205,7 @@ def _write_generations(path: Path, journal: Journal, progress: Progress) -> Iter
     selection = progress.selection
     kept = set(selection.kept)
     positions = sorted([*kept, *selection.dropped, *selection.rejected])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as sink:
+    with replacing(path) as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as sink:
         for position in positions:
             header = journal.read(progress.offsets[position]).header
             outcome = (
@@ -241,7 +226,6 @@ def _write_generations(path: Path, journal: Journal, progress: Progress) -> Iter
                 reason=reason,
                 num_tokens=sum(attempt["num_tokens"] for attempt in header["attempts"]) if measured else 0,
             )
-    temporary.replace(path)
 
 
 def _rejected_rows(journal: Journal, progress: Progress) -> list[dict[str, Any]]:

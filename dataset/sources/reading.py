@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from utils.files import parquet_rows
+
 Row = dict[str, Any]
 SUFFIXES = (".parquet", ".jsonl", ".json", ".tsv")
 SPLIT_NAMES = ("train", "validation", "val", "test", "testmini", "dev")
-ROWS_PER_BATCH = 32
 CHUNK_CHARS = 1 << 20
 
 
@@ -91,11 +92,7 @@ def split_of(path: Path) -> str | None:
 def read_file(path: Path) -> Iterator[Row]:
     """The rows of one file. A bad JSON line raises ``ValueError`` with its number: the file is not what it says."""
     if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=ROWS_PER_BATCH):
-                yield from batch.to_pylist()
+        yield from parquet_rows(path)
     elif path.suffix == ".jsonl" or (path.suffix == ".json" and not _is_json_array(path)):
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from reward import score
 from reward.registry import ANSWER_TYPES, VERIFIERS
+from utils.files import parquet_rows
 from utils.sample import parse_spec
 
 SELF_MINIMUM = 0.999
@@ -35,7 +36,7 @@ class SourceAudit(NamedTuple):
 def audit(path: str | Path, num_samples: int = 64, seed: int = 219) -> list[SourceAudit]:
     """Audit a parquet file or a folder of them. FileNotFoundError or ValueError: there is nothing to read."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for row in read_rows(Path(path)):
+    for row in references(Path(path)):
         groups[row["source"], row["answer_type"]].append(row)
     if not groups:
         raise ValueError(f"{path}: holds no rows")
@@ -47,22 +48,16 @@ def audit(path: str | Path, num_samples: int = 64, seed: int = 219) -> list[Sour
     return results
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+def references(path: Path) -> Iterator[dict[str, Any]]:
     """The reward's columns of every row; images are not read."""
-    import pyarrow.parquet as pq
-
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not files or not files[0].exists():
         raise FileNotFoundError(f"{path}: no parquet file there")
     for file in files:
-        with pq.ParquetFile(file) as table:
-            columns = [name for name in _COLUMNS if name in table.schema_arrow.names]
-            missing = set(_COLUMNS) - set(columns) - {"spec"}
-            if missing:
+        for row in parquet_rows(file, _COLUMNS):
+            if missing := set(_COLUMNS) - row.keys() - {"spec"}:
                 raise ValueError(f"{file}: columns {sorted(missing)} are missing")
-            for batch in table.iter_batches(columns=columns):
-                for row in batch.to_pylist():
-                    yield {**row, "spec": parse_spec(row.get("spec"), row["id"])}
+            yield {**row, "spec": parse_spec(row.get("spec"), row["id"])}
 
 
 def audit_rows(source: str, answer_type: str, rows: list[dict[str, Any]]) -> SourceAudit:

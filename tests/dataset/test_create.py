@@ -19,7 +19,7 @@ import pytest
 from dataset.create import main
 from dataset.curate.flags import make_parser, settings_from
 from dataset.curate.journal import Journal
-from dataset.schema import read_rows
+from utils.files import parquet_rows
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -84,7 +84,7 @@ def generations_of(output, source="digits"):
 
 
 def shard_rows(output):
-    return [row for path in sorted(output.glob("*.parquet")) for row in read_rows(path)]
+    return [row for path in sorted(output.glob("*.parquet")) for row in parquet_rows(path)]
 
 
 def contents(output):

@@ -9,8 +9,9 @@ from PIL import Image
 
 from dataset import digits
 from dataset.digits import SPLITS, load_scans, scan_image, split_scans, write_digits
-from dataset.schema import read_rows, row_problems
+from dataset.schema import row_problems
 from reward import score
+from utils.files import parquet_rows
 from utils.sample import Sample
 
 build_rows = cache(digits.build_rows)  # tests only read the rows
@@ -124,7 +125,7 @@ def test_manifest_agrees_with_the_files(tmp_path):
     for name, file in manifest["files"].items():
         stage, split = name.removesuffix(".parquet").split("/")
         assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == file["sha256"]
-        assert [row["id"] for row in read_rows(tmp_path / name)] == [
+        assert [row["id"] for row in parquet_rows(tmp_path / name)] == [
             row["id"] for row in build_rows(stage, split)
         ]
     assert manifest["files"]["stage1/heldout.parquet"]["num_rows"] == 1600

@@ -5,9 +5,10 @@ import pytest
 
 from dataset.encode import encode_prompt
 from dataset.loader import create_dataloader
-from dataset.schema import SchemaError, read_rows, rows_to_table, write_shard
+from dataset.schema import SchemaError, rows_to_table, write_shard
 from dataset.shards import MappedRows, ParquetRows, open_rows
 from tests.dataset.conftest import make_row
+from utils.files import parquet_rows
 from utils.sample import Sample
 
 
@@ -163,7 +164,7 @@ def test_directories_globs_and_lists_are_read_in_order(shard, tmp_path):
 
 def test_random_access_equals_reading_in_order(shard):
     path = shard(100)
-    reader, expected = open_rows(path), list(read_rows(path))
+    reader, expected = open_rows(path), list(parquet_rows(path))
     for row in [99, 0, 31, 32, 64, 63, 1, 98]:
         assert reader.read(row) == expected[row]
 

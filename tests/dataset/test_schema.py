@@ -6,18 +6,18 @@ from dataset.schema import (
     ROWS_PER_GROUP,
     SchemaError,
     columns_problems,
-    read_rows,
     row_problems,
     rows_to_table,
     write_shard,
 )
 from tests.dataset.conftest import make_row
+from utils.files import parquet_rows
 
 
 def test_written_rows_come_back_with_their_image_sizes(tmp_path):
     rows = [make_row(n, num_images=n % 3) for n in range(2 * ROWS_PER_GROUP + 1)]
     assert write_shard(tmp_path / "a.parquet", rows) == len(rows)
-    back = list(read_rows(tmp_path / "a.parquet"))
+    back = list(parquet_rows(tmp_path / "a.parquet"))
     assert [{key: row[key] for key in rows[0]} for row in back] == rows
     assert [len(row["image_sizes"]) for row in back] == [n % 3 for n in range(len(rows))]
     assert back[1]["image_sizes"] == [[56, 56]]

@@ -18,6 +18,7 @@ import torch
 from areal.launcher import local, supervisor
 from safetensors.torch import load_file
 
+from llavaonevision1_5 import sglang_environment
 from utils.checkpoint import cli as checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -311,10 +312,14 @@ def test_every_launcher_hands_on_the_checkpoint_of_an_earlier_run(
     (tmp_path / "run.json").write_text(json.dumps({"finished": True, "checkpoint": str(tiny_checkpoint)}))
     words = ["trains/grpo.py", "--config", CONFIG, *overrides, f"actor.path={tmp_path}"]
     seen = []
+
+    def areal_main(config):
+        assert sglang_environment().items() <= config.rollout.scheduling_spec[0].env_vars.items()
+        seen.append(sys.argv[1:])
+
     areal_launcher = importlib.import_module(f"areal.infra.launcher.{name}")
-    monkeypatch.setattr(
-        areal_launcher, "local_main" if name == "local" else "main", lambda *_: seen.append(sys.argv[1:])
-    )
+    monkeypatch.setattr(areal_launcher, f"{name}_main", areal_main)
+    monkeypatch.setattr("ray.init", lambda: None)
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", [name, *words])
     assert importlib.import_module(f"areal.launcher.{name}").main() == 0

@@ -181,7 +181,7 @@ def test_the_tools_take_a_run(tiny_checkpoint, tmp_path, capsys, monkeypatch):
     assert (tmp_path / "out" / "model" / "config.json").resolve() == (
         tiny_checkpoint / "config.json"
     ).resolve()
-    assert json.loads((tmp_path / "out" / "run.json").read_text())["model"] == str(tiny_checkpoint)
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["model"] == str(tiny_checkpoint)
 
     unfinished = make_run(tmp_path / "unfinished", finished=False)
     words = ["--model", str(unfinished), "--output", str(tmp_path / "out")]

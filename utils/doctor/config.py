@@ -14,8 +14,6 @@ PLACEHOLDER = re.compile(r"<[^>]+>|/path/to|path_to|your[-_]|TODO|CHANGE[-_ ]?ME
 DEAD_KEYS = {
     "enable_offload": "the trainer never moves itself off the GPU; write actor.fsdp.offload_params: true",
     "actor.init_from_scratch": "a policy starts from actor.path",
-    "actor.enable_tree_training": "the tree engine does not know images",
-    "gconfig.frequency_penalty": "it would change the sampled distribution but not the trainer's log-probabilities",
     "gconfig.use_beam_search": "beams are not samples of the policy",
     "sglang.enable_lora": "the servers get merged weights; actor.use_lora: true trains adapters",
     "rollout.dump_to_file": "rollouts.jsonl in the run's folder holds examples of every step",

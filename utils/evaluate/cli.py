@@ -181,7 +181,7 @@ def write_run(
     script = output / "command.sh"
     script.write_text(f"#!/usr/bin/env bash\nset -e\n{exports}{shlex.join(words)}\n")
     script.chmod(0o755)
-    (output / "run.json").write_text(
+    (output / "evaluation.json").write_text(
         json.dumps({"model": model, "tasks": tasks, "mode": mode}, indent=2) + "\n"
     )
     return words

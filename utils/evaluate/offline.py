@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from utils import run_manifest
+from utils.files import parquet_rows
 from utils.passk import num_solved, pass_at_k
 from utils.sample import Sample
 
@@ -96,9 +97,8 @@ def find_files(paths: Sequence[str]) -> list[Path]:
 
 def read_samples(files: Sequence[Path], max_samples: int | None) -> Iterator[dict[str, Any]]:
     """Rows of all files in order, at most `max_samples`."""
-    from dataset.schema import read_rows
 
-    return itertools.islice(itertools.chain.from_iterable(map(read_rows, files)), max_samples)
+    return itertools.islice(itertools.chain.from_iterable(map(parquet_rows, files)), max_samples)
 
 
 async def measure(

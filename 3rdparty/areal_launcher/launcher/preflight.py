@@ -10,6 +10,9 @@ from typing import Any
 
 from areal.api.alloc_mode import _AllocationMode
 from areal.api.cli_args import parse_cli_args
+from omegaconf import OmegaConf
+
+from llavaonevision1_5 import sglang_environment
 
 USAGE = (
     "usage: python -m areal.launcher.{name} ENTRY.py --config CONFIG.yaml [--dry-run] [key=value ...]\n"
@@ -54,6 +57,7 @@ def load(argv: list[str], launcher_name: str) -> tuple[Any, list[str]]:
         raise
     except Exception as error:  # hydra and omegaconf raise their own classes for a bad key or value
         raise ConfigurationError(f"{config_file}: {str(error).strip()}") from error
+    _tell_servers_of_the_model(config)
     if overrides:
         print(f"[launcher] resolved: {' '.join(overrides)}", flush=True)
     if dry_run:
@@ -78,6 +82,13 @@ def prepare_directories(config) -> None:
     os.makedirs(config.cluster.fileroot, exist_ok=True)
     if config.cluster.name_resolve.type == "nfs":
         os.makedirs(config.cluster.name_resolve.nfs_record_root, exist_ok=True)
+
+
+def _tell_servers_of_the_model(config) -> None:
+    """The variables with which SGLang finds the model, beside those of the configuration, which win."""
+    for spec in OmegaConf.select(config, "rollout.scheduling_spec") or []:
+        given = spec.get("env_vars") or {}
+        OmegaConf.update(spec, "env_vars", {**sglang_environment(), **given}, force_add=True)
 
 
 def _check_allocation(allocation_mode: str) -> None:

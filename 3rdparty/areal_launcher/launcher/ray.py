@@ -9,14 +9,16 @@ from areal.launcher import preflight
 
 def main() -> int:
     try:
-        _, argv = preflight.load(sys.argv[1:], "ray")
+        config, argv = preflight.load(sys.argv[1:], "ray")
     except preflight.ConfigurationError as error:
         print(f"[launcher] {error}", file=sys.stderr)
         return 2
-    from areal.infra.launcher.ray import main as areal_main
+    import ray
+    from areal.infra.launcher.ray import ray_main
 
     sys.argv = [sys.argv[0], *argv]  # AReaL hands these on to every process
-    areal_main()
+    ray.init()
+    ray_main(config)
     return 0
 
 

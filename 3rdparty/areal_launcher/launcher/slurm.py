@@ -9,14 +9,14 @@ from areal.launcher import preflight
 
 def main() -> int:
     try:
-        _, argv = preflight.load(sys.argv[1:], "slurm")
+        config, argv = preflight.load(sys.argv[1:], "slurm")
     except preflight.ConfigurationError as error:
         print(f"[launcher] {error}", file=sys.stderr)
         return 2
-    from areal.infra.launcher.slurm import main as areal_main
+    from areal.infra.launcher.slurm import slurm_main
 
     sys.argv = [sys.argv[0], *argv]  # AReaL hands these on to every process
-    areal_main()
+    slurm_main(config)
     return 0
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from areal.launcher import preflight
 
+from llavaonevision1_5 import sglang_environment
 from utils.doctor import machine
 from utils.doctor import report as doctor
 
@@ -303,6 +304,7 @@ def test_the_dry_run_shows_the_processes(stem, arguments, tmp_path, capsys, monk
         assert len(found) == number
         assert [found[0], found[-1]] == wanted
     assert "max_head_offpolicyness: 4" in out, "the resolved configuration"
+    assert all(f"      {name}: " in out for name in sglang_environment()), "the servers are told of the model"
     assert re.search(r"^  optimizer +\d", out, re.MULTILINE), "the memory table"
     module = "sglang_cpu.launch_server" if "digits" in stem else "sglang"
     model = re.escape(next(word for word in words if word.startswith("actor.path="))[len("actor.path=") :])
