@@ -116,7 +116,7 @@ class Pipeline:
         self.phase, self.phase_left = (
             "waiting",
             math.inf,
-        )  # seconds of waiting -> training -> syncing -> waiting
+        )  # seconds; waiting -> training -> syncing -> waiting
         self.scoring: list[tuple[float, int, Group]] = []  # heap by the time the reward is there
         self.buffer: list[Group] = []
         self.preparing: deque[tuple[float, Group]] = deque()  # by the time the client sends the requests

@@ -96,10 +96,8 @@ def score_quick(
 
 def _score_inline(rule: Rule, references: tuple[str, ...], *arguments: Any, **options: Any) -> RewardOutput:
     """`score_local`, with a verifier's own mistake about the model's answer counted as a crash, as in a worker."""
-    for reference in references:
-        prepared_reference(
-            rule.verifier, reference, rule.params_key
-        )  # from here on nothing of ours may raise
+    for reference in references:  # afterwards nothing of ours may raise
+        prepared_reference(rule.verifier, reference, rule.params_key)
     try:
         return score_local(*arguments, **options)
     except Exception as error:

@@ -14,10 +14,7 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = "run.json"  # written by trains/report.py
-KEYS = (
-    "actor.path",
-    "ref.path",
-)  # what else names the policy (sglang.model_path) follows actor.path in base.yaml
+KEYS = ("actor.path", "ref.path")  # sglang.model_path follows actor.path in base.yaml
 PLAIN_VALUE = re.compile(r"[\w./@+-]+")  # needs no quotes in an override
 
 

@@ -32,9 +32,7 @@ class Sample:
     """
 
     id: str  # unique in its data set, stable over rebuilds
-    images: tuple[
-        Any, ...
-    ]  # {"bytes", "path"} records, encoded bytes or PIL images; one per mark in `problem`
+    images: tuple[Any, ...]  # {"bytes", "path"} records, encoded bytes or PIL images; one per mark
     problem: str  # the question alone, with an IMAGE_MARK per image; no answer-format instruction
     answer: tuple[str, ...]  # at least one accepted answer; the best match counts
     problem_type: str  # subject, e.g. "math", "ocr", SPATIAL_PROBLEM_TYPE

@@ -172,9 +172,8 @@ def start_ray(address: str | None) -> None:
 
     if ray.is_initialized():
         return
-    os.environ.setdefault(
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
-    )  # actors without GPUs keep the host's view
+    # Actors without GPUs keep the host's view.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address or os.environ.get("RAY_ADDRESS"):
         ray.init(address=address or "auto", log_to_driver=True)
     else:

@@ -188,9 +188,8 @@ class Worker:
 
     async def _generate(self, sample: Sample, encoded: Any) -> list[Generation]:
         assert self._engine is not None
-        room = (
-            self._context_length - len(encoded.input_ids) - 1
-        )  # SGLang refuses what could exceed the context
+        # SGLang refuses what could exceed the context.
+        room = self._context_length - len(encoded.input_ids) - 1
         sampling = replace(self._sampling, max_tokens=min(self._sampling.max_tokens, room))
         while True:
             address = self._address

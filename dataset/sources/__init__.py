@@ -1,50 +1,11 @@
-"""The data sources of the recipe. To add one: write a file with a `SOURCE`, add one line to `SOURCES`."""
+"""The data sources of the recipe. To add one: write a file with a `SOURCE`, add one line to `NAMES`."""
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
-from dataset.sources import (
-    ai2d,
-    codeforces,
-    digits,
-    docvqa,
-    generic,
-    infovqa,
-    mathvision,
-    mmmu,
-    mmstar,
-    ocrbench,
-    pixmo_count,
-    ref_l4,
-    treebench,
-    unisvg,
-    vigorl_sa,
-    vigorl_sat,
-    virl39k,
-    webcode2m,
-)
+from dataset.sources import generic
 from dataset.sources.base import BadRow, Context, Location, Row, Source, SourceError, check_columns
-
-SOURCES: dict[str, Source] = {
-    "virl39k": virl39k.SOURCE,
-    "ref_l4": ref_l4.SOURCE,
-    "vigorl_sa": vigorl_sa.SOURCE,
-    "vigorl_sat": vigorl_sat.SOURCE,
-    "pixmo_count": pixmo_count.SOURCE,
-    "webcode2m": webcode2m.SOURCE,
-    "unisvg": unisvg.SOURCE,
-    "infovqa": infovqa.SOURCE,
-    "ai2d": ai2d.SOURCE,
-    "mathvision": mathvision.SOURCE,
-    "mmmu": mmmu.SOURCE,
-    "docvqa": docvqa.SOURCE,
-    "ocrbench": ocrbench.SOURCE,
-    "mmstar": mmstar.SOURCE,
-    "treebench": treebench.SOURCE,
-    "codeforces": codeforces.SOURCE,
-    "digits": digits.SOURCE,
-    "generic": generic.SOURCE,
-}
 
 __all__ = [
     "SOURCES",
@@ -57,6 +18,28 @@ __all__ = [
     "check_columns",
     "get_source",
 ]
+
+NAMES = (
+    "virl39k",
+    "ref_l4",
+    "vigorl_sa",
+    "vigorl_sat",
+    "pixmo_count",
+    "webcode2m",
+    "unisvg",
+    "infovqa",
+    "ai2d",
+    "mathvision",
+    "mmmu",
+    "docvqa",
+    "ocrbench",
+    "mmstar",
+    "treebench",
+    "codeforces",
+    "digits",
+    "generic",
+)
+SOURCES: dict[str, Source] = {name: import_module(f"dataset.sources.{name}").SOURCE for name in NAMES}
 
 
 def get_source(name: str, column_map: Mapping[str, Any] | None = None) -> Source:

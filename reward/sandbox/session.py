@@ -28,9 +28,9 @@ OUTPUT_BYTES = 4 << 20  # stdout and record of one test together; also the large
 SCRATCH_BYTES = 16 << 20  # the sandbox's own /tmp (bubblewrap only; Landlock leaves nothing writable)
 _MAX_ANSWER_BYTES = 8 * OUTPUT_BYTES
 _ENVIRONMENT = {
-    "PYTHONHASHSEED": "0",
+    "PYTHONHASHSEED": "0",  # sets iterate in the same order each run
     "PATH": "/usr/local/bin:/usr/bin:/bin",
-}  # sets iterate in the same order each run
+}
 _MODULES = ("confine", "runner", "native")
 
 

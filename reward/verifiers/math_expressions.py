@@ -63,9 +63,8 @@ def read(text: str) -> Gold:
     split = split_unit(latex)
     value = parse_literal(split.body.replace(r"\times", "×").replace(r"\cdot", "×"))
     if value is not None:
-        split = split._replace(
-            body=split.body.replace(",", "")
-        )  # thousands, which the parser reads as a list
+        # The commas are of thousands; the parser would read a list.
+        split = split._replace(body=split.body.replace(",", ""))
     return Gold(latex, split, value, ())
 
 

@@ -254,9 +254,8 @@ def _read_options(given: Any) -> dict[str, str]:
 def _option_of(text: str, options: Mapping[str, str]) -> frozenset[str]:
     """The option whose full text this is; empty when it is none's, or that of two options."""
     folded = _folded(text)
-    if (
-        len(folded) < 2 and not folded.isdigit()
-    ):  # a lone letter is a letter, even where options read "B", "A"
+    # A lone letter is a letter, even where options read "B", "A".
+    if len(folded) < 2 and not folded.isdigit():
         return frozenset()
     letters = [letter for letter, option in options.items() if option == folded]
     return frozenset(letters) if len(letters) == 1 else frozenset()

@@ -360,8 +360,7 @@ class Dispatcher(threading.Thread):
 def _cpu_seconds(pid: int) -> float:
     """Processor time that a process has used; 0 when it has just ended."""
     try:
-        return time.clock_gettime(
-            ~pid << 3 | 2
-        )  # the kernel's clock id of another process, see clock_getcpuclockid(3)
+        # The kernel's clock id of another process, see clock_getcpuclockid(3).
+        return time.clock_gettime(~pid << 3 | 2)
     except OSError:
         return 0.0

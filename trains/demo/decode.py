@@ -70,9 +70,8 @@ def accuracy_by_source(
 ) -> dict[str, float]:
     """Mean accuracy in [0, 1] per source by the rewards of training, and `all`, the mean over the sources."""
     generator = torch.Generator().manual_seed(seed)
-    by_length = sorted(
-        prompts, key=lambda prompt: len(prompt[1].input_ids)
-    )  # less padding; sources stay together
+    # Less padding; sources stay together.
+    by_length = sorted(prompts, key=lambda prompt: len(prompt[1].input_ids))
     accuracies: dict[str, list[float]] = defaultdict(list)
     for start in range(0, len(by_length), batch_size):
         batch = by_length[start : start + batch_size]

@@ -35,9 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     areal_local.wait_llm_server_addrs = supervisor.wait_for_servers
     sys.argv = [sys.argv[0], *map(shlex.quote, argv)]  # AReaL pastes sys.argv into its command strings
     signal.signal(signal.SIGTERM, _terminated)
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell's background jobs start with it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
     status = 0
     try:
