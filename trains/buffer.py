@@ -2,8 +2,7 @@
 
 AReaL's executor generates ahead of the trainer and bounds staleness by capacity: at most (eta + 1) batches are
 generated but not consumed. That bounds the age of a group only on average, because a long answer is overtaken by
-short ones, and nothing looks at the age when a group is consumed. This buffer sits on the executor (submit, wait,
-staleness manager) and looks:
+short ones, and nothing looks at the age when a group is consumed. This buffer sits on the executor and looks:
 
     gap(token) = trainer version - version of the weights that generated the token
     a group is consumed only if max over its tokens of gap <= eta; else it is evicted and counted
@@ -26,13 +25,13 @@ POLL_SECONDS = 1.0
 
 
 class Executor(Protocol):
-    """What the buffer needs of AReaL's `WorkflowExecutor`."""
+    """What the buffer needs; trains/host/executor.py fulfils it with AReaL's `WorkflowExecutor`."""
 
-    staleness_manager: Any
+    def submit(self, data: dict, workflow: Any) -> None: ...
 
-    def submit(self, data: dict, workflow: Any) -> int: ...
+    def finished(self, timeout: float) -> list[Any]: ...
 
-    def wait(self, count: int, timeout: float | None = None, raise_timeout: bool = True) -> list: ...
+    def release(self) -> None: ...
 
 
 class NoSignalError(RuntimeError):
@@ -56,7 +55,7 @@ class RingBuffer:
     """Holds up to (eta + 1) x batch_size groups, counting those in generation; see the module docstring.
 
     Args:
-        executor: AReaL's, or anything with the same `submit`, `wait` and `staleness_manager`.
+        executor: generates and scores what is submitted to it; see `Executor`.
         batch_size: groups (prompts) consumed a step by this data-parallel rank.
         max_staleness: eta; 0 is synchronous training.
         resubmit_evicted: generate an evicted prompt again; otherwise it is skipped.
@@ -159,17 +158,17 @@ class RingBuffer:
 
     def _collect(self) -> Iterator[Any]:
         """Wait for one finished group, then take all that are there."""
-        results = self.executor.wait(1, timeout=POLL_SECONDS, raise_timeout=False)
+        results = self.executor.finished(POLL_SECONDS)
         while results:
             yield from results
-            results = self.executor.wait(1, timeout=0, raise_timeout=False)
+            results = self.executor.finished(0)
 
     def _evict(self, version: int, workflow: Any) -> None:
         stale = [entry for entry in self._ready if version - entry.oldest_version > self.max_staleness]
         self._ready = [entry for entry in self._ready if version - entry.oldest_version <= self.max_staleness]
         for entry in stale:
             self.counts["evicted"] += 1
-            self._release()
+            self.executor.release()
             self._attempts[entry.key] += 1
             prompt = self._undelivered.pop(entry.key)
             if self.resubmit_evicted and self._attempts[entry.key] < self.max_attempts_per_batch:
@@ -180,7 +179,7 @@ class RingBuffer:
 
     def _on_dropped(self, group: Group, num_dropped: int) -> None:
         self.counts["dropped_without_signal"] += 1
-        self._release()
+        self.executor.release()
         del self._undelivered[group["info"][0].key]
         if num_dropped >= self.max_attempts_per_batch * self.batch_size:
             raise NoSignalError(
@@ -190,17 +189,11 @@ class RingBuffer:
 
     def _on_failure(self, failure: Failure, workflow: Any) -> None:
         self.counts["failed"] += 1
-        self._release()
+        self.executor.release()
         self._attempts[failure.key] += 1
         if failure.is_data_error or self._attempts[failure.key] >= self.max_attempts_per_batch:
             raise RolloutFailedError(failure.message)
         self._submit(failure.key, self._undelivered.pop(failure.key), workflow)
-
-    def _release(self) -> None:
-        """Give back the place that the executor counts for an accepted group that will not be consumed."""
-        manager = self.executor.staleness_manager
-        with manager.lock:
-            manager.rollout_stat.accepted -= 1
 
 
 def oldest_version(group: Group) -> int:

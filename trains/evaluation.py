@@ -38,7 +38,7 @@ def evaluate(run: Run) -> dict[str, Any]:
 
 def _roll_out(run: Run) -> list[dict[str, Any]]:
     """One answer to each held-out prompt of this rank. Raises RuntimeError for a prompt that cannot be rolled out."""
-    executor = run.eval_rollout.workflow_executor
+    executor = run.eval_rollout.executor
     limit = run.config.valid_dataset.max_samples
     rows = (row for batch in run.eval_dataloader for row in batch)
     if limit is not None:
@@ -54,7 +54,7 @@ def _roll_out(run: Run) -> list[dict[str, Any]]:
                     {"key": len(records) + num_open, "prompt": row}, run.eval_workflow, is_eval=True
                 )
                 num_open += 1
-        for group in executor.wait(1, timeout=POLL_SECONDS, raise_timeout=False) if num_open else []:
+        for group in executor.finished(POLL_SECONDS) if num_open else []:
             num_open -= 1
             if "failure" in group:
                 raise RuntimeError(f"evaluation: {group['failure'].message}")

@@ -33,23 +33,20 @@ class Group(TypedDict):
     logprobs: Tensor  # float32, own: under the weights that drew the token; 0 elsewhere
     versions: Tensor  # int32, own: version of those weights; -1 on the prompt and the padding
     rewards: Tensor  # float32 [G]: total reward of each rollout
-    mm_token_type_ids: NotRequired[
-        Tensor
-    ]  # int64, own: 1 on image tokens; where the processor makes it (Qwen-VL)
-    images: list[
-        dict[str, Tensor]
-    ]  # [1]: {"pixel_values" [patches, dim], "image_grid_thw" [images, 3]} of the prompt
+    # int64, own: 1 on image tokens; where the processor makes it (Qwen-VL)
+    mm_token_type_ids: NotRequired[Tensor]
+    # [1]: {"pixel_values" [patches, dim], "image_grid_thw" [images, 3]} of the prompt
+    images: list[dict[str, Tensor]]
     info: list[GroupInfo]  # [1]
 
     # written by trains/grpo.py, phase `proximal`, from the actor and the reference model
     proximal_logprobs: NotRequired[Tensor]  # float32, predicting: under the weights before the update
-    reference_logprobs: NotRequired[
-        Tensor
-    ]  # float32, predicting: under the reference model, if the loss has a KL term
+    # float32, predicting: under the reference model, if the loss has a KL term
+    reference_logprobs: NotRequired[Tensor]
+
     # written by trains/parity.py in the same phase, into one group of the batch
-    server_gap: NotRequired[
-        Tensor
-    ]  # float32 [tokens]: |trainer - server| of the tokens that a server scored again
+    # float32 [tokens]: |trainer - server| of the tokens that a server scored again
+    server_gap: NotRequired[Tensor]
 
     # written by trains/actor.py, `compute_advantages`
     policy_mask: NotRequired[Tensor]  # int32, predicting: loss_mask; the tokens that are trained on

@@ -19,6 +19,7 @@ from trains.buffer import (
     has_signal,
     oldest_version,
 )
+from trains.host.executor import Executor
 from trains.host.rollout import BoundedRollout
 from trains.types import GroupInfo
 
@@ -41,7 +42,7 @@ class FakeExecutor:
     def get_version(self):
         return self.version
 
-    def submit(self, data, workflow):
+    def submit(self, data, workflow, is_eval):
         self.queue.append(data)
         self.staleness_manager.on_rollout_enqueued()
 
@@ -113,7 +114,7 @@ class BufferMachine(RuleBasedStateMachine):
 
     def new_buffer(self):
         return self.buffer_class(
-            self.executor, batch_size=BATCH, max_staleness=ETA, max_attempts_per_batch=1000
+            Executor(self.executor), batch_size=BATCH, max_staleness=ETA, max_attempts_per_batch=1000
         )
 
     @rule(which=st.integers(0, 20))
@@ -207,7 +208,7 @@ def test_the_machine_finds_injected_bugs(bug):
 
 def test_oldest_prompts_are_consumed_first():
     executor = FakeExecutor()
-    buffer = RingBuffer(executor, batch_size=BATCH, max_staleness=ETA)
+    buffer = RingBuffer(Executor(executor), batch_size=BATCH, max_staleness=ETA)
     buffer._fill(iter(range(100)), None)
     executor.start()
     for index in (5, 3, 3, 0, 0, 0):  # finish out of order
@@ -218,7 +219,7 @@ def test_oldest_prompts_are_consumed_first():
 
 def test_evicted_prompts_are_generated_again_and_their_places_given_back():
     executor = FakeExecutor()
-    buffer = RingBuffer(executor, batch_size=BATCH, max_staleness=ETA)
+    buffer = RingBuffer(Executor(executor), batch_size=BATCH, max_staleness=ETA)
     buffer._fill(iter(range(100)), None)
     executor.start()
     executor.version = ETA + 1  # everything running began one version too early
@@ -233,7 +234,7 @@ def test_evicted_prompts_are_generated_again_and_their_places_given_back():
 
 def test_a_prompt_that_always_takes_too_long_is_given_up():
     executor = FakeExecutor()
-    buffer = RingBuffer(executor, batch_size=1, max_staleness=ETA, max_attempts_per_batch=3)
+    buffer = RingBuffer(Executor(executor), batch_size=1, max_staleness=ETA, max_attempts_per_batch=3)
     original = executor.finish
 
     def finish(index, **kwargs):
@@ -258,7 +259,11 @@ def test_a_prompt_that_always_takes_too_long_is_given_up():
 def test_groups_without_signal_are_replaced_until_the_data_has_none():
     executor = FakeExecutor()
     buffer = RingBuffer(
-        executor, batch_size=BATCH, max_staleness=ETA, drop_without_signal=True, max_attempts_per_batch=2
+        Executor(executor),
+        batch_size=BATCH,
+        max_staleness=ETA,
+        drop_without_signal=True,
+        max_attempts_per_batch=2,
     )
 
     original = executor.finish
@@ -271,7 +276,11 @@ def test_groups_without_signal_are_replaced_until_the_data_has_none():
 def test_signal_in_between_starts_the_count_again():
     executor = FakeExecutor()
     buffer = RingBuffer(
-        executor, batch_size=BATCH, max_staleness=ETA, drop_without_signal=True, max_attempts_per_batch=1
+        Executor(executor),
+        batch_size=BATCH,
+        max_staleness=ETA,
+        drop_without_signal=True,
+        max_attempts_per_batch=1,
     )
     rewards = itertools.cycle([(1.0, 1.0), (1.0, 1.0), (0.0, 1.0)])  # BATCH in a row would be too many
     original = executor.finish
@@ -282,7 +291,7 @@ def test_signal_in_between_starts_the_count_again():
 
 def test_a_rollout_that_areal_rejects_is_named():
     executor = FakeExecutor()
-    buffer = RingBuffer(executor, batch_size=1, max_staleness=0)
+    buffer = RingBuffer(Executor(executor), batch_size=1, max_staleness=0)
     executor.wait = lambda *args, **kwargs: [None]
     with pytest.raises(RolloutFailedError, match="AReaL rejected a rollout"):
         buffer.next_batch(iter("abc"), None, executor.get_version)
@@ -290,7 +299,7 @@ def test_a_rollout_that_areal_rejects_is_named():
 
 def test_a_mistake_in_the_data_stops_the_run_and_a_passing_fault_does_not():
     executor = FakeExecutor()
-    buffer = RingBuffer(executor, batch_size=1, max_staleness=0)
+    buffer = RingBuffer(Executor(executor), batch_size=1, max_staleness=0)
     buffer._fill(iter("abc"), None)
     executor.start()
     executor.finish(0, failure="transient")
@@ -318,7 +327,7 @@ def test_random_long_runs_keep_the_bound():
     """A thousand steps with stragglers: some prompts take many versions to finish."""
     generator = random.Random(0)
     executor = FakeExecutor()
-    buffer = RingBuffer(executor, batch_size=BATCH, max_staleness=ETA)
+    buffer = RingBuffer(Executor(executor), batch_size=BATCH, max_staleness=ETA)
     prompts = iter(range(10**6))
     for _ in range(1000):
         executor.start()

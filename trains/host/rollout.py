@@ -13,6 +13,7 @@ from areal.engine.sglang_remote import RemoteSGLangEngine, SGLangBackend
 
 from trains.buffer import Prompts, RingBuffer
 from trains.config import BufferConfig
+from trains.host.executor import Executor
 from trains.types import Group
 
 # Added to a logit: far below every float32 log-probability, and finite for SGLang's JSON.
@@ -44,6 +45,7 @@ class BoundedRollout(RemoteSGLangEngine):
         super().__init__(config)
         self._buffer_options = buffer
         self._engine.backend = RecordingBackend(forbidden_token_ids)
+        self.executor: Executor | None = None
         self.buffer: RingBuffer | None = None
         self.waited_seconds = 0.0  # for the last batch; sharing it out among the ranks is not in it
         self._prompts = None
@@ -52,8 +54,9 @@ class BoundedRollout(RemoteSGLangEngine):
         """Connect to the servers; `train_data_parallel_size` shares batch and capacity among the ranks."""
         super().initialize(engine_id, addr, train_data_parallel_size)
         ranks = train_data_parallel_size or 1
+        self.executor = Executor(self._engine.workflow_executor)
         self.buffer = RingBuffer(
-            self._engine.workflow_executor,
+            self.executor,
             batch_size=self.config.consumer_batch_size // ranks,
             max_staleness=self.config.max_head_offpolicyness,
             **asdict(self._buffer_options),
@@ -88,8 +91,8 @@ class BoundedRollout(RemoteSGLangEngine):
         return f"http://{self._engine.addresses[0]}"
 
     def recover(self, version: int) -> None:
-        """After a restart: count what was consumed before, or the capacity rule allows a burst of stale work."""
-        self._engine.workflow_executor.staleness_manager.on_version_recovered(version)
+        """Go on behind `version` after a restart."""
+        self.executor.recover(version)
 
 
 def token_versions(segments: list[tuple[int, int]], num_prompt: int, num_tokens: int) -> list[int]:
