@@ -102,9 +102,9 @@ def build_actor(
     from areal.api import FinetuneSpec
     from areal.api.cli_args import MicroBatchSpec, OptimizerConfig
 
+    from dataset.media_tokens import media_token_ids
     from trains.actor import VisionActor
     from trains.config import ActorConfig, LossConfig
-    from trains.setup import media_token_ids
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -67,8 +67,6 @@ def row_problems(row: Mapping[str, Any]) -> Iterator[str]:
             yield f"column {name!r}: empty"
     if not row["answer"] or any(answer is None or not answer.strip() for answer in row["answer"]):
         yield f"column 'answer': got {row['answer']!r}, wanted at least one non-empty string"
-    if row["answer_type"] not in ANSWER_TYPES:
-        yield f"column 'answer_type': got {row['answer_type']!r}, wanted one of {', '.join(ANSWER_TYPES)}"
     if row["prompt_type"] not in PROMPT_TYPES:
         yield f"column 'prompt_type': got {row['prompt_type']!r}, wanted one of {', '.join(PROMPT_TYPES)}"
     images = row.get("images")
@@ -77,9 +75,12 @@ def row_problems(row: Mapping[str, Any]) -> Iterator[str]:
         num_marks = row["problem"].count(IMAGE_MARK)
         yield f"column 'problem': {num_marks} {IMAGE_MARK} marks but {num_images} images"
     try:
-        parse_spec(row.get("spec"))
+        spec = parse_spec(row.get("spec")) or {}
     except ValueError as error:
         yield f"column 'spec': {error}"
+        return
+    if row["answer_type"] not in ANSWER_TYPES and "verifier" not in spec:
+        yield f"column 'answer_type': got {row['answer_type']!r}, wanted one of {', '.join(ANSWER_TYPES)}"
 
 
 def rows_to_table(

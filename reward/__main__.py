@@ -41,6 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     audit = commands.add_parser("audit", help="check that references pay for themselves and for nothing else")
     audit.add_argument("path", type=Path, help="a parquet file or a folder of them")
     audit.add_argument("--sample", type=int, default=64, metavar="N", help="samples per source and type")
+    audit.add_argument(
+        "--reward-config", metavar="YAML", help="a training configuration, for its section `reward`"
+    )
     audit.set_defaults(run=_audit)
 
     commands.add_parser("bench", help="rewards per second and the time of one step, against a plain baseline")
@@ -64,11 +67,13 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _audit(options: argparse.Namespace) -> int:
+    from reward.settings import DEFAULT_SETTINGS, read_settings
     from reward.tools.audit import audit, table
 
     if options.sample < 1:
         raise ValueError(f"--sample: got {options.sample}, wanted at least 1")
-    results = audit(options.path, options.sample)
+    settings = read_settings(options.reward_config) if options.reward_config else DEFAULT_SETTINGS
+    results = audit(options.path, options.sample, settings=settings)
     print(table(results))
     return int(any(result.failures for result in results))
 

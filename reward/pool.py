@@ -26,6 +26,7 @@ from reward.registry import VERIFIERS
 from reward.score import failed, score_quick
 from reward.spec import resolve
 from reward.types import RewardOutput, Unavailable
+from reward.verifiers.custom import is_custom
 from reward.workers.dispatch import Dispatcher, Limits, Task
 
 logger = logging.getLogger(__name__)
@@ -154,13 +155,17 @@ class RewardPool:
             raise RuntimeError("a RewardPool does not survive a fork: make one in each process")
         rule = resolve(answer_type, options["spec"])
         answers = list(reference_texts(answer, rule.verifier))
+        if is_custom(rule.verifier):  # a worker does not know what was registered here
+            options = {**options, "spec": {**(options["spec"] or {}), "verifier": rule.verifier}}
         task = {"completion": completion, "answer": answers, "answer_type": answer_type, "options": options}
         future: Future = Future()
         self._dispatcher.submit(
             Task(
                 key=(rule.verifier, tuple(answers), rule.params_key),
                 payload=json.dumps(task).encode(),
-                deadline_seconds=VERIFIERS[rule.verifier].deadline_seconds,
+                deadline_seconds=rule.params.get(
+                    "deadline_seconds", VERIFIERS[rule.verifier].deadline_seconds
+                ),
                 future=future,
             )
         )
@@ -212,14 +217,16 @@ def read_reply(
     if "error" in reply:
         error = _ERRORS.get(reply["error"])
         raise error(reply["message"]) if error else RuntimeError(f"{reply['error']}: {reply['message']}")
-    status = reply.get("lost")
+    status, detail = reply.get("lost"), ""
     output = reply.get("output", {})
     if "bug" in output:
         _report_bug(output["bug"])
-        status = "crash"
+        status, detail = "crash", _where(output["bug"])
     if status is not None:
         names = ("problem_type", "prompt_type", "spec", "num_tokens")
-        return failed(status, completion, answer_type, **{name: options[name] for name in names})
+        return failed(
+            status, completion, answer_type, detail=detail, **{name: options[name] for name in names}
+        )
     return RewardOutput(**{**output, "trace": tuple(output["trace"])})
 
 
@@ -237,6 +244,14 @@ def _options(
         "progress": progress,
         "num_tokens": num_tokens,
     }
+
+
+def _where(traceback: str) -> str:
+    """`FILE:LINE: ERROR` of a traceback's text."""
+    lines = traceback.strip().splitlines()
+    place = next((line for line in reversed(lines) if line.lstrip().startswith("File ")), "").split('"')
+    number = place[2].split(",")[1].removeprefix(" line ") if len(place) == 3 else "?"
+    return f"{place[1]}:{number}: {lines[-1]}" if len(place) == 3 else lines[-1]
 
 
 def _report_bug(text: str) -> None:

@@ -3,9 +3,11 @@
 A module is imported when its type is first scored, so that `import reward` does not pay for the SVG renderer.
 """
 
+from collections.abc import Mapping
 from importlib import import_module
 
 from reward.types import Verifier
+from reward.verifiers import custom
 
 ANSWER_TYPES: dict[str, str] = {
     "multiple-choice": "reward.verifiers.multiple_choice",
@@ -24,11 +26,40 @@ ANSWER_TYPES: dict[str, str] = {
 
 
 class _Verifiers(dict[str, Verifier]):
-    """Each type's VERIFIER, imported when first asked for. KeyError for a type that is not in ANSWER_TYPES."""
+    """Each type's VERIFIER, imported when first asked for, and the verifier of each `FILE.py:FUNCTION`.
 
-    def __missing__(self, answer_type: str) -> Verifier:
-        self[answer_type] = import_module(ANSWER_TYPES[answer_type]).VERIFIER
-        return self[answer_type]
+    KeyError for a type that is not in ANSWER_TYPES, ValueError for a function that is not there.
+    """
+
+    def __missing__(self, name: str) -> Verifier:
+        target = name if custom.is_custom(name) else ANSWER_TYPES[name]
+        found = custom.verifier(target) if custom.is_custom(target) else import_module(target).VERIFIER
+        self[name] = found
+        return found
 
 
 VERIFIERS = _Verifiers()
+
+
+def register(verifiers: Mapping[str, str]) -> None:
+    """Add answer types of one's own, `{"my-type": "my_rewards.py:score"}`, in this process.
+
+    ValueError: the function is not there (naming file and line), or the type is one of the recipe's.
+    """
+    for answer_type, name in verifiers.items():
+        if not custom.is_custom(name):
+            raise ValueError(f"reward.verifiers.{answer_type}: got {name!r}, wanted FILE.py:FUNCTION")
+        if ANSWER_TYPES.get(answer_type, name) != name:
+            raise ValueError(f"reward.verifiers.{answer_type}: is {ANSWER_TYPES[answer_type]} already")
+        custom.find(name)
+        ANSWER_TYPES[answer_type] = name
+
+
+def verifier_name(answer_type: str, named: str | None) -> str:
+    """Key in VERIFIERS for an answer type, or for the verifier that a spec names instead. ValueError: unknown."""
+    name, field = (answer_type, "answer_type") if named is None else (named, "spec.verifier")
+    if isinstance(name, str) and custom.is_custom(name):
+        return name
+    if not isinstance(name, str) or name not in ANSWER_TYPES:
+        raise ValueError(f"{field}: got {name!r}, wanted one of {sorted(ANSWER_TYPES)} or FILE.py:FUNCTION")
+    return ANSWER_TYPES[name] if custom.is_custom(ANSWER_TYPES[name]) else name

@@ -47,14 +47,17 @@ def score_local(
     rule, references = checked_inputs(completion, answer, answer_type, prompt_type, spec, progress)
     prepared = [prepared_reference(rule.verifier, reference, rule.params_key) for reference in references]
     extraction = extracted_answer(completion, rule)
+    verifier = VERIFIERS[rule.verifier]
+    text = extraction.text if extraction is not None else ""
     if len(completion) > MAX_COMPLETION_CHARS:
         verdict = TOO_LONG
-    elif extraction is None or not extraction.text:
+    elif not text and verifier.needs_answer:
         verdict = NO_ANSWER
     else:
         params = rule.params if progress is None else {**rule.params, "progress": progress}
-        verify = VERIFIERS[rule.verifier].verify
-        verdict = max((verify(extraction.text, gold, params) for gold in prepared), key=lambda v: v.accuracy)
+        if verifier.open_params:
+            params = {**params, "completion": completion}
+        verdict = max((verifier.verify(text, gold, params) for gold in prepared), key=lambda v: v.accuracy)
     return finish(verdict, completion, extraction, rule, problem_type, prompt_type, num_tokens)
 
 
@@ -118,11 +121,13 @@ def failed(
     prompt_type: str | None = None,
     spec: Mapping[str, Any] | None = None,
     num_tokens: int | None = None,
+    detail: str = "",
 ) -> RewardOutput:
     """The score of a completion whose worker was killed (`timeout`), died (`crash`) or refused it (`rejected`)."""
     rule = resolve(answer_type, spec)
     extraction = extracted_answer(completion, rule)
-    verdict = Verdict(0.0, status, trace=(f"the verifier did not finish: {status}",))
+    trace = f"the verifier did not finish: {status}" + (f", {detail}" if detail else "")
+    verdict = Verdict(0.0, status, trace=(trace,))
     return finish(verdict, completion, extraction, rule, problem_type, prompt_type, num_tokens)
 
 

@@ -4,8 +4,10 @@ A spec is a mapping carried in the data:
 
     {"verifier": "bbox", "params": {"eps": 0.5, "box_format": "xywh"}, "weights": {"accuracy": 0.9, "format": 0.1}}
 
-Every key is optional. Parameters may also stand at the top level (`{"tolerance": 0.01}`). An unknown key, an unknown
-parameter or a negative weight raises ValueError naming it: a misspelt tolerance must not be ignored for a whole run.
+Every key is optional. `verifier` is another answer type or a function of one's own, `my_rewards.py:score` (see
+`reward.verifiers.custom`). Parameters may also stand at the top level (`{"tolerance": 0.01}`). An unknown key, an
+unknown parameter or a negative weight raises ValueError naming it: a misspelt tolerance must not be ignored for a
+whole run.
 """
 
 import json
@@ -14,7 +16,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from reward.registry import ANSWER_TYPES, VERIFIERS
+from reward.registry import VERIFIERS, verifier_name
 
 WEIGHTS = {"accuracy": 0.9, "format": 0.1, "think_bbox": 0.1}  # of the parts that apply to a sample
 
@@ -42,8 +44,6 @@ class Rule(NamedTuple):
 
 def resolve(answer_type: str, spec: Mapping[str, Any] | None = None) -> Rule:
     """Merge a sample's spec over the defaults. Raises ValueError naming the offending field."""
-    if answer_type not in ANSWER_TYPES:
-        raise ValueError(f"answer_type: got {answer_type!r}, wanted one of {sorted(ANSWER_TYPES)}")
     if spec is None or spec == {}:
         return _resolve_cached(answer_type, "{}")
     if not isinstance(spec, Mapping):
@@ -58,18 +58,20 @@ def resolve(answer_type: str, spec: Mapping[str, Any] | None = None) -> Rule:
 @lru_cache(maxsize=4096)
 def _resolve_cached(answer_type: str, spec_text: str) -> Rule:
     spec = json.loads(spec_text)
-    name = spec.pop("verifier", answer_type)
-    if name not in ANSWER_TYPES:
-        raise ValueError(f"spec.verifier: got {name!r}, wanted one of {sorted(ANSWER_TYPES)}")
+    name = verifier_name(answer_type, spec.pop("verifier", None))
     weights = spec.pop("weights", WEIGHTS)
     nested = spec.pop("params", {})
     if not isinstance(nested, Mapping):
         raise ValueError(f"spec.params: got {nested!r}, wanted a mapping")
-    params = {**COMMON, **VERIFIERS[name].defaults}
+    verifier = VERIFIERS[name]
+    params = {**COMMON, **verifier.defaults}
     for key, value in {**spec, **nested}.items():
-        if key not in params:
+        if key not in params and not verifier.open_params:
             raise ValueError(f"spec.{key}: unknown for {name!r}, wanted one of {sorted(params)}")
         params[key] = value
+    deadline = params.get("deadline_seconds", 1.0)
+    if not isinstance(deadline, int | float) or not 0 < deadline < math.inf:
+        raise ValueError(f"spec.deadline_seconds: got {deadline!r}, wanted a positive number")
     return Rule(name, params, _checked_weights(weights), json.dumps(params, sort_keys=True))
 
 

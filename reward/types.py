@@ -59,6 +59,8 @@ class Verifier(NamedTuple):
         naming the problem when the reference cannot be read, because that is an error of the data.
     verify(extracted, prepared, params): judges the model's answer, which may be anything; never raises for it.
     defaults: its parameters (a sample's spec may change them) and their defaults, over those of `reward.spec.COMMON`.
+    open_params: a spec may give parameters that `defaults` does not know.
+    needs_answer: completions without an answer are not shown to `verify`.
     isolated: True when `verify` must run in a worker process that can be killed at `deadline_seconds`.
     quick(extracted, references, params): for isolated verifiers, an optional cheap judgement that is safe in the
         caller's process; None means "send it to a worker".
@@ -70,3 +72,5 @@ class Verifier(NamedTuple):
     isolated: bool = False
     deadline_seconds: float = 5.0
     quick: Callable[[str, tuple[str, ...], Mapping[str, Any]], Verdict | None] | None = None
+    open_params: bool = False
+    needs_answer: bool = True

@@ -25,6 +25,7 @@ from areal.api.cli_args import (
 from omegaconf import OmegaConf
 
 from llavaonevision1_5 import MODEL_TYPE
+from reward.settings import RewardSettings, make_settings
 from trains.host import allocation, qwen_vl
 from trains.host.allocation import Allocation
 from utils import loss_options, run_manifest
@@ -113,6 +114,11 @@ class RewardConfig:
 
     num_workers: int = 2
     overlong_buffer_tokens: int = 0
+    verifiers: dict[str, str] = field(default_factory=dict)
+
+    def settings(self, max_new_tokens: int) -> RewardSettings:
+        """What scores depend on (see `reward/settings.py`). Raises ``ValueError`` naming the key."""
+        return make_settings(self.verifiers, self.overlong_buffer_tokens, max_new_tokens)
 
 
 @dataclass
@@ -244,12 +250,7 @@ def _check_batch(config: Config) -> None:
     }.items():
         if value <= 0:
             raise ValueError(f"{key}={value}: wanted more than 0")
-    buffer_tokens = config.reward.overlong_buffer_tokens
-    if not 0 <= buffer_tokens <= config.gconfig.max_new_tokens:
-        raise ValueError(
-            f"reward.overlong_buffer_tokens={buffer_tokens}: wanted 0 (off) to gconfig.max_new_tokens="
-            f"{config.gconfig.max_new_tokens}"
-        )
+    config.reward.settings(config.gconfig.max_new_tokens)
     if config.rollout.max_head_offpolicyness < 0:
         raise ValueError(
             f"rollout.max_head_offpolicyness={config.rollout.max_head_offpolicyness}: wanted 0 (synchronous) or more"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from areal.utils.stats_logger import StatsLogger
 
 import dataset.loader
 from dataset.loader import create_dataloader
+from dataset.media_tokens import media_token_ids
 from dataset.prompts import PromptConfig
 from reward.pool import RewardPool
 from trains.actor import VisionActor
@@ -28,7 +28,6 @@ from trains.host.recovery import Recovery, resume
 from trains.host.rollout import BoundedRollout
 from trains.workflow import VisionRolloutWorkflow
 
-MEDIA_TOKEN_KEYS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 UNBOUNDED_STALENESS = 10**9  # evaluation is not training data
 
 
@@ -170,12 +169,12 @@ def build(config: Config) -> Run:
     progress = Progress(spec.total_train_steps)
     workflow_options = {
         "reward_pool": pool,
+        "reward_settings": config.reward.settings(config.gconfig.max_new_tokens),
         "forbidden_token_ids": forbidden,
         "prompts": prompts,
         "max_pixels": data.max_pixels,
         "get_progress": lambda: progress.share,
     }
-    overlong = config.reward.overlong_buffer_tokens
     saver = Saver(config.saver, spec)
     # the evaluation before training is the loop's own; AReaL's flag would add one after the first step
     evaluator = Evaluator(replace(config.evaluator, eval_before_train=False), spec)
@@ -199,9 +198,7 @@ def build(config: Config) -> Run:
         eval_rollout=eval_rollout,
         train_dataloader=train_dataloader,
         eval_dataloader=eval_dataloader,
-        workflow=VisionRolloutWorkflow(
-            processor, config.gconfig, overlong_buffer_tokens=overlong, **workflow_options
-        ),
+        workflow=VisionRolloutWorkflow(processor, config.gconfig, **workflow_options),
         eval_workflow=VisionRolloutWorkflow(processor, config.eval_gconfig, **workflow_options),
         weight_meta=weight_meta,
         saver=saver,
@@ -213,12 +210,6 @@ def build(config: Config) -> Run:
         progress=progress,
         start_step=start_step,
     )
-
-
-def media_token_ids(checkpoint: str) -> list[int]:
-    """Ids of the image and video marks, which a policy must never generate, from the checkpoint's config.json."""
-    config = json.loads((Path(checkpoint) / "config.json").read_text())
-    return sorted({config[key] for key in MEDIA_TOKEN_KEYS if config.get(key) is not None})
 
 
 def run_directory(config: Config) -> Path:

@@ -14,6 +14,7 @@ from areal.utils import logging
 from dataset.encode import EncodedPrompt, encode_prompt
 from dataset.prompts import DEFAULT_PROMPTS, PromptConfig
 from reward import RewardOutput
+from reward.settings import DEFAULT_SETTINGS, RewardSettings
 from trains.host.rollout import token_versions
 from trains.types import Failure, Group, GroupInfo, Rollout
 from utils.sample import Sample
@@ -34,8 +35,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         reward_pool: `reward.pool.RewardPool`, shared by all workflows of the process.
         forbidden_token_ids: media tokens; none may appear among the generated tokens.
         prompts, max_pixels: as in curation (`dataset/encode.py`).
-        overlong_buffer_tokens: the reward falls by up to 1 over this many last tokens before the limit (DAPO, Yu et
-            al. 2025, eq. 13), unless a sample's spec says otherwise; 0 is off.
+        reward_settings: the configuration's, the same in curation and evaluation (`reward/settings.py`).
         get_progress: share of training done, in [0, 1], for rewards with a schedule.
     """
 
@@ -48,7 +48,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         forbidden_token_ids: list[int],
         prompts: PromptConfig = DEFAULT_PROMPTS,
         max_pixels: int | None = None,
-        overlong_buffer_tokens: int = 0,
+        reward_settings: RewardSettings = DEFAULT_SETTINGS,
         get_progress=lambda: 0.0,
     ):
         self.processor = processor
@@ -60,10 +60,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         self.prompts = prompts
         self.max_pixels = max_pixels
         self.get_progress = get_progress
-        self.overlong = {}
-        if overlong_buffer_tokens:
-            limits = {"max_tokens": gconfig.max_new_tokens, "buffer_tokens": overlong_buffer_tokens}
-            self.overlong = {"overlong": limits}
+        self.reward_settings = reward_settings
 
     async def arun_episode(self, engine: InferenceEngine, data: dict[str, Any]) -> Rollout:
         """`data` is {"key": int, "prompt": row}. Returns the group, or {"failure": Failure}: AReaL would swallow an
@@ -109,14 +106,9 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         # as curation does
         completion = self.tokenizer.decode(response.output_tokens, skip_special_tokens=True)
         score = await self.reward_pool.score(
-            completion,
-            list(sample.answer),
-            sample.answer_type,
-            problem_type=sample.problem_type,
-            prompt_type=sample.prompt_type,
-            spec={**self.overlong, **(sample.spec or {})},
-            progress=self.get_progress(),
-            num_tokens=len(response.output_tokens),
+            **self.reward_settings.arguments(
+                sample, completion, num_tokens=len(response.output_tokens), progress=self.get_progress()
+            )
         )
         num_prompt, num_tokens = len(encoded.input_ids), len(encoded.input_ids) + len(response.output_tokens)
         return response, token_versions(segments, num_prompt, num_tokens), score, completion

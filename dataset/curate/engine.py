@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 
 from dataset.curate.sampling import attempt_seed, seeded_processor
+from dataset.media_tokens import logit_bias
 
 NUM_TRIES = 4
 BACKOFF_SECONDS = 0.5
@@ -35,6 +36,7 @@ class SamplingOptions:
     seed: int
     seeded: bool  # one request per attempt with its own seed; else one request with n = num_attempts
     stop_token_ids: tuple[int, ...] = ()
+    forbidden_token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,8 @@ class Engine:
         }
         if options.stop_token_ids:
             parameters["stop_token_ids"] = list(options.stop_token_ids)
+        if options.forbidden_token_ids:
+            parameters["logit_bias"] = logit_bias(options.forbidden_token_ids)
         if not options.seeded:
             payload = {**base, "sampling_params": {**parameters, "n": options.num_attempts}}
             return _generations(await self._post(payload), [None] * options.num_attempts)

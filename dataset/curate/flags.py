@@ -13,6 +13,7 @@ from dataset.curate.settings import Settings
 from dataset.prompts import PromptConfig
 from dataset.sources import Location, Source, get_source
 from dataset.sources.generic import read_column_map
+from reward.settings import DEFAULT_SETTINGS, read_settings
 from utils.run_manifest import checkpoint_of
 from utils.sample import PROMPT_TYPES
 
@@ -77,6 +78,7 @@ def settings_from(args: argparse.Namespace, command: Sequence[str]) -> Settings:
         max_pixels=args.max_pixels,
         max_prompt_tokens=args.max_prompt_tokens,
         solved_threshold=args.solved_threshold,
+        rewards=read_settings(args.reward_config) if args.reward_config else DEFAULT_SETTINGS,
         max_per_class=args.max_per_class,
         balance_by=args.balance_by,
         shuffle_buffer=args.shuffle_buffer,
@@ -226,6 +228,11 @@ def _rules_flags(group: argparse._ArgumentGroup) -> None:
         type=float,
         help="accuracy from which an attempt counts as solved, written into the samples' spec "
         "(default: the reward specification's)",
+    )
+    add(
+        "--reward-config",
+        metavar="YAML",
+        help="the configuration of the training that the data is for: its section `reward` holds here too",
     )
     add("--keep-all", action="store_true", default=None, help="measure, drop nothing")
     add(

@@ -73,6 +73,7 @@ def worker_plan(settings: Settings) -> WorkerPlan:
         exclusion=settings.exclusion,
         server=server,
         request_timeout_seconds=settings.request_timeout_seconds,
+        rewards=settings.rewards,
     )
 
 

@@ -12,6 +12,7 @@ from dataset.curate.rules import KeepRule
 from dataset.encode import DEFAULT_MAX_PIXELS
 from dataset.prompts import PromptConfig
 from dataset.sources.base import Location, Source
+from reward.settings import DEFAULT_SETTINGS, RewardSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class Settings:
     server_arguments: tuple[str, ...] = ()
     concurrency: int = 32  # rows in flight per worker
     request_timeout_seconds: float = 1800.0
+    rewards: RewardSettings = DEFAULT_SETTINGS
     command: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -105,6 +107,7 @@ class Settings:
             "solved_threshold": self.solved_threshold,
             "shuffle_buffer": self.shuffle_buffer,
             "filters": _plain(self.filters),
+            "rewards": self.rewards.to_dict(),
             "exclusion": exclusion_fingerprint(self.exclusion),
         }
 

@@ -16,8 +16,10 @@ from dataset.curate.guards import Exclusion
 from dataset.curate.journal import Record
 from dataset.curate.server import Server, ServerFailed, ServerOptions
 from dataset.images import ImageError
+from dataset.media_tokens import media_token_ids
 from dataset.prompts import PromptConfig
 from dataset.sources.base import BadRow, Context, Row, Source
+from reward.settings import DEFAULT_SETTINGS, RewardSettings
 from reward.spec import resolve
 from utils.sample import Sample
 
@@ -49,6 +51,7 @@ class WorkerPlan:
     server: ServerOptions | None  # None: an address is given
     request_timeout_seconds: float = 1800.0
     num_reward_workers: int = 2
+    rewards: RewardSettings = DEFAULT_SETTINGS  # of the training that the data is for
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class Worker:
 
         from reward.pool import RewardPool
 
+        self.plan.rewards.register()
         if self._server is not None:
             self._address = await self._server.start()
         assert self._address is not None
@@ -95,7 +99,9 @@ class Worker:
             )
         self._processor = AutoProcessor.from_pretrained(self.plan.model_path, trust_remote_code=True)
         self._sampling = replace(
-            self.plan.sampling, stop_token_ids=stop_token_ids(self.plan.model_path, self._processor)
+            self.plan.sampling,
+            stop_token_ids=stop_token_ids(self.plan.model_path, self._processor),
+            forbidden_token_ids=tuple(media_token_ids(self.plan.model_path)),
         )
         self._context_length = context_length(self.plan.model_path, info)
         self._threads = ThreadPoolExecutor(NUM_ENCODER_THREADS)
@@ -229,13 +235,7 @@ class Worker:
             outputs = await asyncio.gather(
                 *(
                     self._rewards.score(
-                        text,
-                        sample.answer,
-                        sample.answer_type,
-                        problem_type=sample.problem_type,
-                        prompt_type=sample.prompt_type,
-                        spec=sample.spec,
-                        num_tokens=len(generation.output_ids),
+                        **self.plan.rewards.arguments(sample, text, num_tokens=len(generation.output_ids))
                     )
                     for text, generation in zip(texts, generations, strict=True)
                 )

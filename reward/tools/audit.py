@@ -11,15 +11,17 @@ from typing import Any, NamedTuple
 
 from reward import score
 from reward.registry import ANSWER_TYPES, VERIFIERS
+from reward.settings import DEFAULT_SETTINGS, RewardSettings
 from utils.files import parquet_rows
-from utils.sample import parse_spec
+from utils.sample import Sample, parse_spec
 
 SELF_MINIMUM = 0.999
 NOTHING_MAXIMUM = 1e-9  # blank answers, boilerplate and wrong options
 OTHER_MAXIMUM = {"binary": 0.1, "graded": 0.5}  # mean accuracy of another sample's answer
 BLANKS = ("", "<answer></answer>", "<answer> </answer>", "\\boxed{}", "<think>hm</think>")
 BOILERPLATE = ("I don't know", "The answer is in the image.", "unknown", "Sorry, I cannot help with that.")
-_COLUMNS = ("id", "answer", "answer_type", "source", "spec")
+_COLUMNS = ("id", "answer", "answer_type", "source", "spec", "problem_type", "prompt_type", "problem")
+_OPTIONAL = {"spec", "problem_type", "prompt_type", "problem"}
 _PROBES = ("self", "blank", "boilerplate", "wrong option", "other answer")
 
 
@@ -33,8 +35,13 @@ class SourceAudit(NamedTuple):
     failures: tuple[str, ...]
 
 
-def audit(path: str | Path, num_samples: int = 64, seed: int = 219) -> list[SourceAudit]:
-    """Audit a parquet file or a folder of them. FileNotFoundError or ValueError: there is nothing to read."""
+def audit(
+    path: str | Path, num_samples: int = 64, seed: int = 219, settings: RewardSettings = DEFAULT_SETTINGS
+) -> list[SourceAudit]:
+    """Audit a parquet file or a folder of them, scored as a training with `settings` would.
+
+    FileNotFoundError or ValueError: there is nothing to read.
+    """
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in references(Path(path)):
         groups[row["source"], row["answer_type"]].append(row)
@@ -44,7 +51,7 @@ def audit(path: str | Path, num_samples: int = 64, seed: int = 219) -> list[Sour
     results = []
     for (source, answer_type), rows in sorted(groups.items()):
         chosen = rows if len(rows) <= num_samples else chooser.sample(rows, num_samples)
-        results.append(audit_rows(source, answer_type, chosen))
+        results.append(audit_rows(source, answer_type, chosen, settings))
     return results
 
 
@@ -55,19 +62,21 @@ def references(path: Path) -> Iterator[dict[str, Any]]:
         raise FileNotFoundError(f"{path}: no parquet file there")
     for file in files:
         for row in parquet_rows(file, _COLUMNS):
-            if missing := set(_COLUMNS) - row.keys() - {"spec"}:
+            if missing := set(_COLUMNS) - row.keys() - _OPTIONAL:
                 raise ValueError(f"{file}: columns {sorted(missing)} are missing")
             yield {**row, "spec": parse_spec(row.get("spec"), row["id"])}
 
 
-def audit_rows(source: str, answer_type: str, rows: list[dict[str, Any]]) -> SourceAudit:
+def audit_rows(
+    source: str, answer_type: str, rows: list[dict[str, Any]], settings: RewardSettings = DEFAULT_SETTINGS
+) -> SourceAudit:
     """Probe the samples of one source and answer type."""
     values: dict[str, list[float]] = {name: [] for name in _PROBES}
     failures: list[str] = []
     for index, row in enumerate(rows):
         for probe, completion in probes(row, rows[(index + 1) % len(rows)]):
             try:
-                output = score(completion, row["answer"], answer_type, spec=row["spec"])
+                output = score(**settings.arguments(_sample(row), completion, num_tokens=0))
             except ValueError as error:
                 failures.append(f"{row['id']}: {error}")
                 break
@@ -87,6 +96,12 @@ def audit_rows(source: str, answer_type: str, rows: list[dict[str, Any]]) -> Sou
         if means[name] is not None and means[name] > maximum:
             failures.append(f"{name}: mean accuracy {means[name]:.3f}, wanted at most {maximum:g}")
     return SourceAudit(source, answer_type, len(rows), means, tuple(failures))
+
+
+def _sample(row: Mapping[str, Any]) -> Sample:
+    """What a reward sees of a row."""
+    unread = {"images": (), "problem": "", "problem_type": "", "prompt_type": "answer"}
+    return Sample.from_row({**unread, **{name: value for name, value in row.items() if value is not None}})
 
 
 def probes(row: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -37,6 +37,10 @@ def make_app(checkpoint: str, latency: float, fail_first: int) -> web.Applicatio
     async def generate(request: web.Request) -> web.StreamResponse:
         body = await request.json()
         state["requests"] += 1
+        if not body["sampling_params"].get(
+            "logit_bias"
+        ):  # a policy that may sample media tokens is no measurement
+            return web.Response(status=400, text="no logit_bias")
         if state["requests"] <= fail_first:
             request.transport.close()
             return web.Response(status=500)

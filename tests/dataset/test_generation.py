@@ -13,7 +13,7 @@ from dataset.curate.engine import Engine, EngineDead, RequestFailed, SamplingOpt
 from dataset.curate.sampling import attempt_seed, seeded_processor
 from dataset.curate.server import PORTS, ServerOptions, command_line, free_port, split_addresses
 
-OPTIONS = SamplingOptions(3, 1.0, 20, seed=219, seeded=True, stop_token_ids=(2, 1))
+OPTIONS = SamplingOptions(3, 1.0, 20, seed=219, seeded=True, stop_token_ids=(2, 1), forbidden_token_ids=(7,))
 
 
 def ask(replies, options=OPTIONS, *, images=("aGk=",), healthy=True):
@@ -68,6 +68,7 @@ def test_seeded_requests_carry_one_seed_per_attempt():
         assert payload["custom_logit_processor"] == seeded_processor()
         assert payload["sampling_params"]["max_new_tokens"] == 20
         assert payload["sampling_params"]["stop_token_ids"] == [2, 1]
+        assert payload["sampling_params"]["logit_bias"] == {"7": -1e4}
         assert "n" not in payload["sampling_params"]
 
 

@@ -11,10 +11,11 @@ from transformers import AutoProcessor
 
 from dataset.digits import scan_image
 from dataset.images import to_png_bytes
+from dataset.media_tokens import NEVER, media_token_ids
 from reward.pool import RewardPool
+from reward.settings import make_settings
 from trains.config import BufferConfig
-from trains.host.rollout import NEVER, BoundedRollout, RecordingBackend, token_versions
-from trains.setup import media_token_ids
+from trains.host.rollout import BoundedRollout, RecordingBackend, token_versions
 from trains.workflow import VisionRolloutWorkflow
 
 END = 258
@@ -187,7 +188,7 @@ def test_long_answers_lose_reward_unless_the_sample_says_otherwise(processor, po
             GenerationHyperparameters(n_samples=1, stop_token_ids=[END], max_new_tokens=32),
             pool,
             forbidden_token_ids=[261],
-            overlong_buffer_tokens=32,
+            reward_settings=make_settings({}, 32, 32),
         )
         engine = ScriptedEngine(processor.tokenizer, [[("<answer>7</answer>", 0)]])
         group = asyncio.run(workflow.arun_episode(engine, {"key": 0, "prompt": row(**changes)}))

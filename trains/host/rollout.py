@@ -11,13 +11,11 @@ from areal.api.cli_args import InferenceEngineConfig
 from areal.api.io_struct import HttpRequest
 from areal.engine.sglang_remote import RemoteSGLangEngine, SGLangBackend
 
+from dataset.media_tokens import logit_bias
 from trains.buffer import Prompts, RingBuffer
 from trains.config import BufferConfig
 from trains.host.executor import Executor
 from trains.types import Group
-
-# Added to a logit: far below every float32 log-probability, and finite for SGLang's JSON.
-NEVER = -1e4
 
 
 class RecordingBackend(SGLangBackend):
@@ -28,7 +26,7 @@ class RecordingBackend(SGLangBackend):
     """
 
     def __init__(self, forbidden_token_ids: list[int]):
-        self.logit_bias = {str(token): NEVER for token in forbidden_token_ids}
+        self.logit_bias = logit_bias(forbidden_token_ids)
 
     def build_generation_request(self, req: ModelRequest, with_lora: bool, version: int) -> HttpRequest:
         request = super().build_generation_request(req, with_lora, version)

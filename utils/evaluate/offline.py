@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from reward.settings import DEFAULT_SETTINGS, read_settings
 from utils import run_manifest
 from utils.files import parquet_rows
 from utils.passk import num_solved, pass_at_k
@@ -190,6 +191,7 @@ def make_plan(args: argparse.Namespace) -> Any:
         exclusion=Exclusion(),
         server=None if args.server_addresses else server,
         num_reward_workers=args.reward_workers,
+        rewards=args.rewards,
     )
 
 
@@ -251,7 +253,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--server-argument", action="append", default=[], help="passed on to SGLang as it is; may be repeated"
     )
     add("--reward-workers", type=int, default=2)
-    return parser.parse_args(argv)
+    add("--reward-config", metavar="YAML", help="a training configuration, for its section `reward`")
+    args = parser.parse_args(argv)
+    try:
+        args.rewards = read_settings(args.reward_config) if args.reward_config else DEFAULT_SETTINGS
+    except (ValueError, OSError) as error:
+        parser.error(f"--reward-config: {error}")
+    return args
 
 
 if __name__ == "__main__":

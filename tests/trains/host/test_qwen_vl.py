@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 
 from dataset.encode import encode_prompt
+from dataset.media_tokens import media_token_ids
 from llavaonevision1_5 import sglang_environment
 from llavaonevision1_5.tiny import SPECIAL_IDS
 from sglang_cpu.process import free_port, running_server
 from tests.trains.tiny_qwen import FAMILIES, build_checkpoint, build_model, build_processor
 from trains.host import qwen_vl
-from trains.setup import media_token_ids
 from utils.sample import Sample
 
 IMAGES = {"text": (), "one image": ((140, 84),), "two images": ((56, 56), (84, 140))}  # width, height
