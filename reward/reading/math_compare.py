@@ -6,35 +6,61 @@ from collections.abc import Mapping
 from typing import Any
 
 from math_verify import verify as math_verify
-from sympy import Expr, Rational, Set, Symbol
+from sympy import Expr, Float, I, Rational, Set, Symbol
+from sympy import im as imaginary
+from sympy import re as real
 from sympy.core.relational import Relational
 
-from reward.reading.math_text import ASSIGNED
+from reward.reading.math_names import letters, split_equal
 from reward.reading.math_units import Split
 from reward.reading.numbers import parse_literal
 
-EQUALS = re.compile(r"(?<![<>!:\\])=")
-
-_RELATION = re.compile(r"[<>]|\\(?:[lg]e|pm|mp|cup|cap|setminus)(?![a-z])")
+_RELATION = re.compile(r"[<>]|\\[lg]e(?![a-z])")
 _POINTS = (Rational(7, 11), Rational(23, 17), Rational(5, 3))
-_RELATIVE = 1e-6
+_DIGITS = 40  # of the evaluation; two expressions are equal where they agree to 30
+_AGREE = Rational(1, 10**30)
+_LONG_DECIMAL = re.compile(r"-?\d{0,9}\.(\d{6,30})")
 
 
 def equal_expressions(gold: tuple[Any, ...], predicted: tuple[Any, ...], params: Mapping[str, Any]) -> bool:
-    """True when a reading of the prediction equals a reading of the reference (gold first: the order matters)."""
+    """True when a reading of the prediction equals a reading of the reference (gold first: the order matters).
+
+    Scalars are compared at fixed points to 30 digits; what cannot be evaluated is left to Math-Verify.
+    """
     if not gold or not predicted:
         return False
     left, right = gold[0], predicted[0]
     if _inequality(right) != _inequality(left) and not _set_like(left) and not _set_like(right):
         return False
-    refuted, distance, size = _numeric_difference(left, right)
-    if refuted is not None:
+    equal, distance, size = _numeric_difference(left, right)
+    if equal is not None:
         allowed = max(float(params["tolerance"]), float(params["relative_tolerance"]) * size)
-        if allowed > 0 and distance <= allowed:
-            return True
-        if refuted:
-            return False
+        return equal or 0 < distance <= allowed
     return math_verify(left, right, timeout_seconds=None, allow_set_relation_comp=True)
+
+
+def constant(expressions: tuple[Any, ...]) -> float | None:
+    """The value of a parsed constant, None when it has letters or is no real number."""
+    if not expressions or not isinstance(expressions[0], Expr):
+        return None
+    value = _evaluated(exact(expressions[0]), {})
+    if value is None or value.free_symbols or abs(imaginary(value)) > _AGREE:
+        return None
+    return float(real(value))
+
+
+def rounds_to(value: float, decimal: str) -> bool:
+    """Whether a decimal as written rounds or truncates a value: 3.46 for 2*sqrt(3)."""
+    places = len(decimal.partition(".")[2])
+    error = abs(value - float(decimal))
+    return error <= 0.5000001 * 10.0**-places or (error < 10.0**-places and abs(float(decimal)) < abs(value))
+
+
+def exact(expression: Expr) -> Expr:
+    """The expression with its decimals as fractions and the letter i as the imaginary unit."""
+    decimals = {number: Rational(str(number)) for number in expression.atoms(Float)}
+    units = {symbol: I for symbol in expression.free_symbols if symbol.name == "i"}
+    return expression.xreplace({**decimals, **units})
 
 
 def _inequality(expression: Any) -> bool:
@@ -45,104 +71,68 @@ def _set_like(expression: Any) -> bool:
     return isinstance(expression, Set) or getattr(getattr(expression, "func", None), "__name__", "") == "And"
 
 
-def _numeric_difference(left: Any, right: Any) -> tuple[bool | None, float, float]:
-    """(refuted, distance, size of the reference) of two scalar expressions at fixed points; refuted None: cannot tell.
+def _numeric_difference(left: Any, right: Any) -> tuple[bool | None, float, float]:  # noqa: PLR0911
+    """(equal, distance, size of the reference) of two scalar expressions at fixed points; equal None: cannot tell.
 
-    A tolerance applies to constants alone, so the distance of expressions with free symbols is infinite.
+    The points are positive, where roots and logarithms of products are those of their factors; a point with one letter
+    negative counts where both sides are real there. A tolerance applies to constants alone, so the distance of
+    expressions with free symbols is infinite.
     """
     if not isinstance(left, Expr) or not isinstance(right, Expr):
         return None, math.inf, 0.0
     try:
+        left, right = exact(left.doit()), exact(right.doit())
         symbols = sorted(left.free_symbols | right.free_symbols, key=lambda symbol: symbol.name)
-    except AttributeError:
+    except (AttributeError, TypeError, ValueError, ArithmeticError, RecursionError, NotImplementedError):
         return None, math.inf, 0.0
     if not all(isinstance(symbol, Symbol) for symbol in symbols) or len(symbols) > len(_POINTS) * 2:
         return None, math.inf, 0.0
-    values = {
-        symbol: _POINTS[index % len(_POINTS)] + index // len(_POINTS) for index, symbol in enumerate(symbols)
-    }
+    distance = size = 0.0
+    for shift in range(3 if symbols else 1):
+        values = {
+            symbol: _POINTS[(index + shift) % 3] + (index + 2 * shift) // 3
+            for index, symbol in enumerate(symbols)
+        }
+        a, b = _evaluated(left, values), _evaluated(right, values)
+        if a is None or b is None:
+            return None, math.inf, 0.0
+        distance, size = float(abs(a - b)), float(abs(a))
+        if abs(a - b) > _AGREE * max(abs(a), abs(b)):
+            return False, math.inf if symbols else distance, size
+    for symbol in symbols:
+        values = {other: _POINTS[index % 3] for index, other in enumerate(symbols)}
+        values[symbol] = -values[symbol]
+        a, b = _evaluated(left, values), _evaluated(right, values)
+        if a is None or b is None or max(abs(imaginary(a)), abs(imaginary(b))) > _AGREE:
+            continue
+        if abs(a - b) > _AGREE * max(abs(a), abs(b)):
+            return False, math.inf, size
+    return True, 0.0, size
+
+
+def _evaluated(expression: Expr, values: Mapping[Symbol, Rational]) -> Any:
+    """The complex value at a point, None where it cannot be had or is not finite."""
     try:
-        a = complex(left.doit().subs(values).evalf(20))
-        b = complex(right.doit().subs(values).evalf(20))
-    except (TypeError, ValueError, AttributeError, ArithmeticError, RecursionError):
-        return None, math.inf, 0.0
-    if not all(math.isfinite(part) for part in (a.real, a.imag, b.real, b.imag)):
-        return None, math.inf, 0.0
-    distance = abs(a - b)
-    refuted = distance > _RELATIVE * max(abs(a), abs(b))
-    return refuted, math.inf if symbols else distance, abs(a)
+        value = expression.subs(values).evalf(_DIGITS)
+        finite = value.is_number and value.is_finite is not False and abs(value) < 10**300
+        return (
+            value
+            if finite
+            and all(part.is_Float or part.is_Integer or part.is_Rational for part in value.as_real_imag())
+            else None
+        )
+    except (TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, NotImplementedError):
+        return None
 
 
 def veto(body: str, wanted: str) -> str | None:
     """Why two texts that Math-Verify might call equal are not, or None."""
-    if {_bracket_kind(body), _bracket_kind(wanted)} >= {"set", "ordered"}:
-        return "a set is neither a tuple nor an interval"
-    left = EQUALS.split(wanted)[0].strip()
-    equation = EQUALS.search(wanted) and "," not in wanted and not ASSIGNED.fullmatch(left)
-    if equation and not EQUALS.search(body) and not re.search(r"[<>]|\\[lg]e", body):
-        return f"a value is not the equation in {left!r}"
-    if _is_list(body) != _is_list(wanted) and not _RELATION.search(body + wanted):
-        return "a list is not a scalar"
-    mine, theirs = _variables(body), _variables(wanted)
+    if len(split_equal(wanted)) > 1 and len(split_equal(body)) == 1 and not _RELATION.search(body):
+        return f"a value is not the equation {wanted!r}"
+    mine, theirs = letters(split_equal(body)[-1][0]), letters(split_equal(wanted)[-1][0])
     if mine != theirs and {letter.lower() for letter in mine} == {letter.lower() for letter in theirs}:
         return f"variables {sorted(mine)} are not {sorted(theirs)}"
     return None
-
-
-def _is_list(text: str) -> bool:
-    text = re.sub(
-        r"^(?:\\\{(.*)\\\}|[(\[](.*)[)\]])$",
-        r"\1\2",
-        EQUALS.split(text)[-1].strip() if text.count("=") == 1 else text,
-    )
-    return len(_top_level(text)) > 1
-
-
-def _variables(text: str) -> set[str]:
-    """Single letters that stand for themselves; the name left of an equal sign does not matter."""
-    text = EQUALS.split(text)[-1]
-    return set(re.findall(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])", re.sub(r"\\[A-Za-z]+", " ", text)))
-
-
-def assigned_pairs(body: str, wanted: str) -> list[tuple[str, str]] | None:
-    """(reference, answer) per variable where the reference assigns several ("x=1, y=2"), else None.
-
-    A bare answer "(1, 2)" or "1, 2" counts in the order of the reference.
-    """
-    pairs = [EQUALS.split(piece) for piece in _top_level(wanted)]
-    names = [pair[0].strip() for pair in pairs]
-    if len(pairs) < 2 or any(len(pair) != 2 for pair in pairs) or len(set(names)) != len(names):
-        return None
-    if not all(ASSIGNED.fullmatch(name) for name in names):
-        return None
-    pieces = _top_level(re.sub(r"^\((.*)\)$", r"\1", body))
-    given = [EQUALS.split(piece) for piece in pieces]
-    if len(given) != len(pairs):
-        return None
-    if all(len(piece) == 2 for piece in given):
-        values = {piece[0].strip(): piece[1] for piece in given}
-        return [(pair[1], values.get(name, r"\emptyset")) for name, pair in zip(names, pairs, strict=True)]
-    return [(pair[1], piece) for pair, piece in zip(pairs, pieces, strict=True)]
-
-
-def _top_level(text: str) -> list[str]:
-    """The text split at commas (and semicolons) that stand in no bracket."""
-    pieces, depth = [""], 0
-    for char in text:
-        depth += (char in "([{") - (char in ")]}")
-        if char in ",;" and depth <= 0:
-            pieces.append("")
-        else:
-            pieces[-1] += char
-    return [piece.strip() for piece in pieces if piece.strip()]
-
-
-def _bracket_kind(text: str) -> str:
-    text = re.sub(r"^(?:[A-Za-z]|\([a-z, ]+\)) ?= ?", "", text.strip())
-    if text.startswith(r"\{") and text.endswith(r"\}"):
-        return "set"
-    ordered = re.fullmatch(r"[(\[][^()\[\]]*,[^()\[\]]*[)\]]", text)
-    return "ordered" if ordered else "other"
 
 
 def radians_if_needed(answer: Split, gold: Split) -> tuple[str, str]:

@@ -63,14 +63,14 @@ _LEAD = re.compile(
     re.IGNORECASE,
 )
 _NAMED = re.compile(  # "The area of the square is 12", "perimeter = 12"
-    r"^(?!.{0,80}\b(?:not|or|if|isn't)\b)(?:[A-Za-z]{2,} ){0,7}[A-Za-z]{2,}"
-    r" ?(?: (?:is|are|equals)(?: equal to)?|=|:) ?(?=[-+(\d\\.])"
+    r"^(?!.{0,80}\b(?:not|or|if|isn't)\b)(?:(?:[A-Za-z]{1,20} ){1,10}(?:is|are|equals)(?: equal to)?"
+    r"|(?:[A-Za-z]{2,20} ){0,7}[A-Za-z]{2,20} ?:) ?(?=[-+(\d\\.])"
 )
 _APPROXIMATE = re.compile(
     r"^(?:≈|≃|≅|\\cong|\\simeq|~|about|approximately|approx\.?|roughly) ?", re.IGNORECASE
 )
 _NEGATIVE = re.compile(r"^(?:minus|negative) +(?=[\d.\\])", re.IGNORECASE)
-_DOMAIN = re.compile(r",? ?(?:where |for )?[a-z] ?(?:\\in|∈) ?\\mathbb ?\{[A-Z]\}$")
+_DOMAIN = re.compile(r"(?<=[^\s,]),? ?(?:where |for )?[a-z] ?(?:\\in|∈) ?\\mathbb ?\{[A-Z]\}$")
 _CASES = re.compile(r"\\begin\{cases\}(.{0,500}?)\\end\{cases\}", re.DOTALL)
 _BEFORE_NFKC = {char: rf"\mathbb{{{letter}}}" for char, letter in zip("ℝℤℕℚℂ", "RZNQC", strict=True)}
 _BEFORE_NFKC |= {
@@ -82,7 +82,14 @@ _BEFORE_NFKC |= {
     "⟩": ")",
 }
 _MEMBER = re.compile(r"^[A-Za-z] ?(?:\\in\b|∈) ?")
-_CONNECTOR = re.compile(r",? (?:or|and) ")
+_CONNECTOR = re.compile(r",? (or|and) ")
+_INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|ne)(?![a-z])")
+_WRAPPED = re.compile(
+    r"\\(?:underline|bm|boldsymbol|fbox|boxed|mathbf|textbf|emph|textit|displaystyle|large|Large) ?\{([^{}]*+)\}"
+)
+_IMPLIES = re.compile(r"\\(?:Rightarrow|implies|Longrightarrow|therefore)(?![a-z])|⇒|∴")
+_LOG_BASE = re.compile(r"\\log ?_ ?(?:(\d)|\{(\d{1,4})\}) ?(\d{1,9}(?:\.\d{1,9})?)")
+_THOUSANDS = re.compile(r"(?<=\d)(?:,\\! ?|\{,\} ?|,\\ )(?=\d{3}(?!\d))")
 _CURRENCY = re.compile(r"(?:\\\$|(?<![A-Za-z])(?:US|CA)?[$€£¥₹])")
 
 ASSIGNED = re.compile(  # what may stand left of "=" in an answer: x, x_1, f(x), \\theta, \\angle ABC, AB
@@ -93,7 +100,8 @@ ASSIGNED = re.compile(  # what may stand left of "=" in an answer: x, x_1, f(x),
 
 def to_latex(text: str) -> str:
     """One spelling of the answer, still LaTeX. Expects a text that passed `math_guard.refusal`."""
-    text = re.sub(r"\\begin ?\{([a-z]*)\}(?:\{[lcr|]*\})?", r"\\begin{\1}", text)
+    text = _THOUSANDS.sub(",", _WRAPPED.sub(r"\1", text))
+    text = re.sub(r"\\begin ?\{([a-z]*+)\}(?:\{[lcr| ]*+\})?", r"\\begin{\1}", text)
     text = text.replace("\\mathbb ", "\\mathbb").replace("\\lbrace", "\\{").replace("\\rbrace", "\\}")
     text = re.sub(
         r"\\(leq?|geq?|neq?)(?![a-z])", lambda m: {"l": r"\le", "g": r"\ge", "n": r"\ne"}[m.group(1)[0]], text
@@ -107,10 +115,11 @@ def to_latex(text: str) -> str:
     text = re.sub(r"(?<=\d)\u2009(?=\d{3}(?!\d))", "", text).replace("\u2009", " ")
     text = re.sub(r"(?<!\\)\$", "", text).strip()
     text = re.sub(r"(?<!\\)\\[()\[\]]", "", text)
+    text = _IMPLIES.split(text)[-1].strip()
     text = _LEAD.sub("", text, count=1).strip()
     text = _NAMED.sub("", text, count=1)
     text = text[:-1].rstrip() if text.endswith((".", ";")) else text
-    text = _APPROXIMATE.sub("", text).removeprefix("=").strip().replace("≈", "=")
+    text = _APPROXIMATE.sub("", text).removeprefix("=").strip()
     text = _DOMAIN.sub("", _NEGATIVE.sub("-", text))
     for symbol, latex in _SYMBOLS.items():
         if symbol in text:
@@ -121,10 +130,14 @@ def to_latex(text: str) -> str:
     )
     text = _SCIENTIFIC.sub(r"\1 \\times 10^{\2}", text)
     text = _PLAIN_FUNCTION.sub(r"\\\1 ", text)
+    text = re.sub(r"\\lg(?![a-z])", r"\\log_{10}", text)
+    text = re.sub(r"\\log ?_ ?(?:e|\{e\})(?![a-z])", r"\\ln", text)
+    text = _LOG_BASE.sub(lambda m: rf"\log_{{{m.group(1) or m.group(2)}}}{{({m.group(3)})}}", text)
     text = _PLAIN_NAMES.sub(lambda m: "\\" + (m.group(1) or "infty") + " ", text)
     text = _LONG_POWER.sub(lambda m: "^{" + (m.group(1) or m.group(2)) + "}", text)
     text = _MEMBER.sub("", text)
-    text = _CONNECTOR.sub(", ", text)
+    joins = {"or": r" \lor ", "and": r" \land "} if _INEQUALITY.search(text) else {"or": ", ", "and": ", "}
+    text = _CONNECTOR.sub(lambda m: joins[m.group(1)], text)
     if _TRIG.search(text):
         text = _DEGREE.sub(r"{\\frac{\1 \\pi}{180}}", text)
     text = _CURRENCY.sub("", text)

@@ -16,30 +16,42 @@ from typing import Any, NamedTuple
 
 from reward.extract import unwrap
 from reward.reading.math_guard import refusal
-from reward.reading.math_text import ASSIGNED, to_latex
-from reward.reading.math_units import Split, read_unit, split_unit
+from reward.reading.math_names import Sides, letters, same_quantity, sides, split_equal
+from reward.reading.math_prose import mathematics
+from reward.reading.math_structure import Shape, shape, split_top
+from reward.reading.math_structure import compare as compare_shapes
+from reward.reading.math_text import to_latex
+from reward.reading.math_units import Split, read_unit, split_scale, split_text_unit, split_unit
+from reward.reading.number_words import SHORT_SCALES
 from reward.reading.numbers import close_enough, parse_literal, readings
 from reward.types import Verdict, Verifier
+from reward.verifiers.number import DEFAULTS
 from reward.verifiers.number import prepare as prepare_number
 
-_ALLOWED = re.compile(r"[A-Za-z0-9\s\\{}()\[\]+\-/^_=<>|!,.:&%'°;Ω]*")
-_TWO_NUMBERS = re.compile(r"\d[ \t]+\d|\d'")
-_WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{4,}|^[A-Za-z]{3,}$")
+_ALLOWED = re.compile(r"[A-Za-z0-9\s\\{}()\[\]+\-/^_=<>|!,.:&%'°;Ω≈]*")
+_TWO_NUMBERS = re.compile(r"(?<![\^_])\d[ \t]+\d|\d'")
+_WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{4,}|^[A-Za-z]{3,}$|[\u4e00-\u9fff]")
 _DOUBLE_SIGN = re.compile(r"[-+] ?[-+]")
 _COMMANDS = re.compile(r"\\[A-Za-z]+(?:\{(?:[a-z]{0,2}matrix|cases|array|aligned)\})?")
 _POINTS = re.compile(
     r"(?:\\(?:angle|triangle|overline|overrightarrow|widehat) ?\{?)? ?([A-Z](?: ?[A-Z]){1,5})\}?"
 )
+_DECIMAL = re.compile(r"-?\d{1,12}(?:\.\d{1,30})?")
+_LONG_DECIMAL = re.compile(r"-?\d{0,9}\.(\d{6,30})")
 _MAX_SEGMENTS = 6
 
 
 class Gold(NamedTuple):
-    """A reference read once: its LaTeX, its unit, its exact value where it is a number, and its parsed form."""
+    """An answer read once: its LaTeX, its value part with its unit, its exact value where it is a number, its names.
+
+    refused: why a reference must not be parsed (an expression bomb); such a one equals only what is written like it.
+    """
 
     latex: str
     split: Split
     value: Fraction | None
-    parsed: tuple[Any, ...]
+    sides: Sides
+    refused: str | None = None
 
 
 def prepare(reference: str, params: Mapping[str, Any]) -> Gold:
@@ -47,25 +59,45 @@ def prepare(reference: str, params: Mapping[str, Any]) -> Gold:
     prepare_number("0", params)  # the tolerances
     reason = refusal(reference)
     if reason:
-        raise ValueError(reason)
+        if len(reference) > 200 or not re.search(r"[\^!]", reference):
+            raise ValueError(reason)
+        return _with_latex(to_latex(reference), None)._replace(value=None, refused=reason)
     gold = read(unwrap(reference))
-    if gold.value is not None or _wordy(gold.split.body):
-        return gold
-    parsed = parsed_expressions(gold.split.body)
-    if not parsed:
+    if gold.value is None and not _readable(gold.split.body):
         raise ValueError("neither a number nor an expression that can be parsed")
-    return gold._replace(parsed=parsed)
+    return gold
+
+
+def _readable(body: str) -> bool:
+    if _wordy(body) or shape(body, size).kind in ("region", "matrix"):
+        return True
+    pieces = [part[0] for piece in shape(body, size).items for part in split_equal(piece) if part[0]]
+    return bool(parsed_expressions(body)) or (
+        bool(pieces) and all(parsed_expressions(piece) for piece in pieces)
+    )
 
 
 def read(text: str) -> Gold:
-    """The cheap half of reading: spelling, unit, and the exact value of a numeric literal."""
-    latex = to_latex(text)
-    split = split_unit(latex)
-    value = parse_literal(split.body.replace(r"\times", "×").replace(r"\cdot", "×"))
+    """The cheap half of reading: spelling, names, unit, and the exact value of a numeric literal."""
+    body, unit = split_text_unit(mathematics(text))
+    return _with_latex(to_latex(body), unit)
+
+
+def _with_latex(latex: str, unit: tuple[str, Fraction] | None) -> Gold:
+    split = Split(latex, unit, False) if unit else split_unit(latex)
+    found = sides(latex if unit is None else split.body)
+    if len(split_top(latex, ",;")) > 1:
+        found = Sides((), (split.body,), (False,))
+    if found.names and len(found.values) == 1:
+        split = split._replace(body=found.values[0]) if unit else split_unit(found.values[0])
+    scaled = split_scale(found.values[-1]) if len(found.values) == 1 else None
+    if scaled is not None and (not scaled[1] or read_unit(scaled[1])):
+        return Gold(latex, Split(found.values[-1], read_unit(scaled[1]), False), scaled[0], found)
+    body = split.body
+    value = parse_literal(body.replace(r"\times", "×").replace(r"\cdot", "×"))
     if value is not None:
-        # The commas are of thousands; the parser would read a list.
-        split = split._replace(body=split.body.replace(",", ""))
-    return Gold(latex, split, value, ())
+        body = body.replace(",", "")  # thousands, which the parser reads as a list
+    return Gold(latex, split._replace(body=body), value, found)
 
 
 def quick(extracted: str, references: tuple[str, ...], params: Mapping[str, Any]) -> Verdict | None:
@@ -79,10 +111,9 @@ def quick(extracted: str, references: tuple[str, ...], params: Mapping[str, Any]
         return None
     prepare_number("0", params)
     answer = read(extracted)
-    value = answer.value if answer.value is not None else _assigned_value(answer.split.body)
-    if value is None:
+    if answer.value is None:
         return None
-    verdicts = (numeric_verdict(answer._replace(value=value), gold, params) for gold in golds)
+    verdicts = (named_verdict(answer, gold, params) for gold in golds)
     return max(verdicts, key=lambda verdict: verdict.accuracy)
 
 
@@ -91,33 +122,75 @@ def _quick_gold(reference: str) -> Gold:
     return read(unwrap(reference))
 
 
-def verify(extracted: str, prepared: Gold, params: Mapping[str, Any]) -> Verdict:  # noqa: PLR0911 - one rule each
+def verify(extracted: str, prepared: Gold, params: Mapping[str, Any]) -> Verdict:
     """1 when the answer equals the reference, else 0. May be slow on hostile input: run it in a killable worker."""
     reason = refusal(extracted)
-    if reason:
-        return Verdict(0.0, "rejected", trace=(f"math: refused, {reason}",))
-    answer = read(extracted)
-    value = answer.value
-    if value is None and prepared.value is not None:
-        value = _assigned_value(answer.split.body)
-        answer, value = (answer, value) if value is not None else _with_attached_unit(answer, prepared)
-    if value is not None and prepared.value is not None:
-        return numeric_verdict(answer._replace(value=value), prepared, params)
-    if _all_reals(answer.latex) and _all_reals(prepared.latex):
-        return Verdict(1.0, trace=("math: both are the real line",))
-    points = _points(prepared.split.body), _points(answer.split.body)
+    if prepared.refused or reason:
+        same = (
+            prepared.refused
+            and len(extracted) <= 200
+            and _spelling(to_latex(extracted)) == _spelling(prepared.latex)
+        )
+        if same:
+            return Verdict(1.0, trace=("math: written like the reference, which is too large to evaluate",))
+        return Verdict(0.0, "rejected", trace=(f"math: refused, {reason or prepared.refused}",))
+    return judge(read(extracted), prepared, params)
+
+
+def judge(answer: Gold, gold: Gold, params: Mapping[str, Any]) -> Verdict:  # noqa: PLR0911 - one rule each
+    """The verdict on an answer that was read: numbers, words, shapes, expressions, in this order."""
+    if answer.value is None and gold.value is not None:
+        answer = _with_attached_unit(answer, gold)
+    if answer.value is not None and gold.value is not None:
+        return named_verdict(answer, gold, params)
+    body, wanted = answer.split.body, gold.split.body
+    points = _points(wanted), _points(body)
     if points[0] and points[1]:
         equal = points[0] in (points[1], points[1][::-1])
         return Verdict(float(equal), trace=(f"math: named points {points[1]}, reference {points[0]}",))
-    if _wordy(prepared.split.body) or _wordy(answer.split.body):
-        equal = _folded(answer.latex) == _folded(prepared.latex)
-        return Verdict(float(equal), trace=(f"math: compared as text with {prepared.latex!r}",))
-    if _units_differ(answer.split, prepared.split):
-        return Verdict(0.0, trace=(f"math: unit {answer.split.unit}, reference {prepared.split.unit}",))
-    body = answer.split.body
+    shapes = shape(body, size), shape(wanted, size)
+    if shapes[0].kind == shapes[1].kind == "region":
+        return _shape_verdict(shapes, wanted, params)
+    if _wordy(wanted) or _wordy(body):
+        equal = _folded(answer.latex) == _folded(gold.latex)
+        return Verdict(float(equal), trace=(f"math: compared as text with {gold.latex!r}",))
+    if not same_quantity(answer.sides.names, gold.sides.names):
+        return Verdict(0.0, trace=(f"math: {answer.sides.names} is not {gold.sides.names}",))
+    if _units_differ(answer.split, gold.split):
+        return Verdict(0.0, trace=(f"math: unit {answer.split.unit}, reference {gold.split.unit}",))
     if not _ALLOWED.fullmatch(body) or _TWO_NUMBERS.search(body) or _DOUBLE_SIGN.search(body):
         return Verdict(0.0, "unparseable", trace=(f"math: {body[:200]!r} is not one expression",))
-    return _symbolic_verdict(answer, prepared, params)
+    return _shape_verdict(shapes, wanted, params) or _symbolic_verdict(answer, gold, params)
+
+
+def _shape_verdict(shapes: tuple[Shape, Shape], wanted: str, params: Mapping[str, Any]) -> Verdict | None:
+    same = compare_shapes(*shapes, lambda one, other: _equal_texts(one, other, params), size)
+    return (
+        None
+        if same is None
+        else Verdict(float(same), trace=(f"math: piece by piece with {wanted!r}: {same}",))
+    )
+
+
+def size(text: str) -> float | None:
+    """The value of a text that is a constant, as a float."""
+    from reward.reading import math_compare
+
+    value = parse_literal(text)
+    if value is not None:
+        return float(value)
+    return (
+        math_compare.constant(parsed_expressions(text))
+        if len(text) < 200 and _ALLOWED.fullmatch(text)
+        else None
+    )
+
+
+def named_verdict(answer: Gold, gold: Gold, params: Mapping[str, Any]) -> Verdict:
+    """`numeric_verdict`, where the two do not name different quantities ("x = 5" is not "y = 5")."""
+    if not same_quantity(answer.sides.names, gold.sides.names):
+        return Verdict(0.0, trace=(f"math: {answer.sides.names} is not {gold.sides.names}",))
+    return numeric_verdict(answer, gold, params)
 
 
 def numeric_verdict(answer: Gold, gold: Gold, params: Mapping[str, Any]) -> Verdict:
@@ -148,20 +221,19 @@ def _long_decimal(body: str, wanted: Fraction) -> bool:
     return abs(Fraction(body) - wanted) < Fraction(1, 10 ** len(match.group(1)))
 
 
-def _assigned_value(body: str) -> Fraction | None:
-    """The number of "x = 5"."""
-    left, equals, right = body.rpartition("=")
-    if not equals or not ASSIGNED.fullmatch(left.strip()):
-        return None
-    return parse_literal(split_unit(right.strip()).body.replace(r"\times", "×"))
-
-
-def _with_attached_unit(answer: Gold, gold: Gold) -> tuple[Gold, Fraction | None]:
-    """Read "7m" as seven metres where the reference says so: otherwise the letter is a variable."""
-    match = re.fullmatch(r"(.*\d)([A-Za-z])", answer.split.body)
-    if match is None or gold.split.unit is None or read_unit(match.group(2)) != gold.split.unit:
-        return answer, None
-    return answer._replace(split=Split(match.group(1), gold.split.unit, False)), parse_literal(match.group(1))
+def _with_attached_unit(answer: Gold, gold: Gold) -> Gold:
+    """Read "7m" as seven metres where the reference says so, "20K" as 20,000: otherwise the letter is a variable."""
+    match = re.fullmatch(r"(.*\d)([A-Za-z]|bn|mn)", answer.split.body)
+    if match is None:
+        return answer
+    value = parse_literal(match.group(1))
+    if gold.split.unit is None and value is not None and match.group(2) in SHORT_SCALES:
+        return answer._replace(value=value * SHORT_SCALES[match.group(2)])
+    if gold.split.unit is not None and read_unit(match.group(2)) == gold.split.unit:
+        return answer._replace(
+            split=Split(match.group(1), gold.split.unit, False), value=parse_literal(match.group(1))
+        )
+    return answer
 
 
 def _units_differ(answer: Split, gold: Split) -> bool:
@@ -179,13 +251,8 @@ def _folded(text: str) -> str:
     return re.sub(r"[\s{}\\]+", " ", text).strip(" .,;:'\"").casefold()
 
 
-def _all_reals(latex: str) -> bool:
-    return re.sub(r"[\s{}\\+]+", "", latex).casefold() in (
-        "mathbbr",
-        "(-infty,infty)",
-        "allrealnumbers",
-        "allreals",
-    )
+def _spelling(latex: str) -> str:
+    return re.sub(r"\s+|\\left|\\right", "", latex).replace("\\cdot", "\\times")
 
 
 def _points(body: str) -> str:
@@ -216,30 +283,66 @@ def _symbolic_verdict(answer: Gold, gold: Gold, params: Mapping[str, Any]) -> Ve
     body, wanted = answer.split.body, gold.split.body
     if body.replace(" ", "") == wanted.replace(" ", ""):
         return Verdict(1.0, trace=("math: written like the reference",))
-    veto = compare.veto(body, wanted)
-    if veto:
-        return Verdict(0.0, trace=(f"math: {veto}",))
-    pairs = compare.assigned_pairs(body, wanted)
-    if pairs is None:
-        body, wanted = compare.radians_if_needed(answer.split, gold.split)
-        segments = [segment.strip() for segment in compare.EQUALS.split(body)]
-        if len(segments) > _MAX_SEGMENTS:
-            return Verdict(0.0, "rejected", trace=(f"math: more than {_MAX_SEGMENTS} equal signs",))
-        pairs = [(wanted, body)]
-        if len(segments) > 1 and not compare.EQUALS.search(wanted) and "," not in body:
-            chain = segments[1:] if compare.ASSIGNED.fullmatch(segments[0]) else segments
-            pairs = [(wanted, chain[-1]), *pairwise(chain)]
-    for reference, prediction in pairs:
-        predicted = parsed_expressions(prediction)
-        if not predicted:
-            return Verdict(0.0, "unparseable", trace=(f"math: cannot parse {prediction[:200]!r}",))
-        references = parsed_expressions(reference)
-        equal = compare.equal_expressions(references, predicted, params)
-        step = f"math: Math-Verify {references[:1]} against {predicted[:1]}: {equal}"[:600]
-        if not equal:
-            return Verdict(0.0, trace=(step,))
-    return Verdict(1.0, trace=(step,))
+    equation = len(gold.sides.values) > 1 and not any(gold.sides.approximate) and not gold.sides.names
+    if gold.sides.names and len(answer.sides.values) > 1 and letters(wanted):
+        equation, body, wanted = True, answer.latex, gold.latex  # y = 2x + 1 against 2x - y + 1 = 0
+    chain = answer.sides if equation else sides(body, composite=not gold.sides.names)
+    if equation or len(chain.values) == 1:
+        body = body if equation else chain.values[0]
+        veto = compare.veto(body, wanted)
+        if veto:
+            return Verdict(0.0, trace=(f"math: {veto}",))
+        body, wanted = compare.radians_if_needed(
+            answer.split._replace(body=body), gold.split._replace(body=wanted)
+        )
+        return _one_comparison(body, wanted, params)
+    if len(chain.values) > _MAX_SEGMENTS:
+        return Verdict(0.0, "rejected", trace=(f"math: more than {_MAX_SEGMENTS} equal signs",))
+    return _chain_verdict(chain, answer, gold, params)
 
 
-DEFAULTS = {"tolerance": 0, "relative_tolerance": 0}
+def _chain_verdict(chain: Sides, answer: Gold, gold: Gold, params: Mapping[str, Any]) -> Verdict:
+    """ "S = 3 \\times 4 = 12", "2\\sqrt{3} \\approx 3.46": every sign must hold; what is before "≈" counts."""
+    for (left, right), approximate in zip(pairwise(chain.values), chain.approximate[1:], strict=True):
+        if approximate:
+            value = size(left)
+            plain = _with_latex(right, None)
+            held = value is not None and plain.value is not None and _rounds(value, plain)
+        else:
+            held = _equal_texts(right, left, params)
+        if not held:
+            return Verdict(0.0, trace=(f"math: {left!r} is not {right!r}",))
+    exact = [
+        value for value, about in zip(chain.values, chain.approximate, strict=True) if not about
+    ] or chain.values[:1]
+    candidates = [exact[-1]] if exact[-1] == chain.values[-1] else [exact[-1], chain.values[-1]]
+    verdicts = [judge(_with_latex(candidate, answer.split.unit), gold, params) for candidate in candidates]
+    return max(verdicts, key=lambda verdict: verdict.accuracy)
+
+
+def _rounds(value: float, decimal: Gold) -> bool:
+    from reward.reading.math_compare import rounds_to
+
+    return _DECIMAL.fullmatch(decimal.split.body) is not None and rounds_to(value, decimal.split.body)
+
+
+def _equal_texts(one: str, other: str, params: Mapping[str, Any]) -> bool:
+    return judge(_with_latex(one, None), _with_latex(other, None), params).accuracy == 1.0
+
+
+def _one_comparison(body: str, wanted: str, params: Mapping[str, Any]) -> Verdict:
+    from reward.reading import math_compare as compare
+
+    predicted, references = parsed_expressions(body), parsed_expressions(wanted)
+    if not predicted:
+        return Verdict(0.0, "unparseable", trace=(f"math: cannot parse {body[:200]!r}",))
+    equal = compare.equal_expressions(references, predicted, params)
+    if not equal and (_LONG_DECIMAL.fullmatch(body) or _LONG_DECIMAL.fullmatch(wanted)):
+        decimal, other = (body, references) if _LONG_DECIMAL.fullmatch(body) else (wanted, predicted)
+        value = compare.constant(other)
+        equal = value is not None and abs(value - float(decimal)) < 10.0 ** -len(decimal.partition(".")[2])
+    step = f"math: {references[:1]} against {predicted[:1]}: {equal}"[:600]
+    return Verdict(float(equal), trace=(step,))
+
+
 VERIFIER = Verifier(prepare, verify, DEFAULTS, isolated=True, deadline_seconds=3.0, quick=quick)

@@ -223,7 +223,7 @@ def test_the_guard_lets_mathematics_through(harmless):
     assert refusal(harmless) is None
 
 
-@pytest.mark.parametrize("reference", ["???", "\\frac{1}{", "10^{10^{10}}", "5 5 ?", "+", "{", "\\"])
+@pytest.mark.parametrize("reference", ["???", "\\frac{1}{", "5 5 ?", "+", "{", "\\"])
 def test_unreadable_reference_is_our_error(reference):
     with pytest.raises(ValueError, match="answer"):
         judge(reference, "5")
