@@ -7,10 +7,12 @@ A reference is JSON (docs/rewards_code_sandbox.md):
                "assert add(2, 3) == 5"],
      "time_limit_seconds": 4, "float_tolerance": 1e-9}
 
-or a bare list of tests, or {"inputs": [...], "outputs": [...], "fn_name": "add"}, or plain lines of `assert`.
+or a bare list of tests, or {"inputs": [...], "outputs": [...], "fn_name": "add"}, or plain lines of `assert`. A test may
+also be a pair [given, wanted], a text a list of its lines, and a list of asserts stand where one is wanted.
 """
 
 import ast
+import builtins
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -33,10 +35,16 @@ _NAME_KEYS = ("call", "fn_name", "entry_point")
 
 
 class CodeTest(NamedTuple):
-    """One test. `request` goes into the sandbox; `expected` (text for stdin tests, else plain data) never does."""
+    """One test. `request` goes into the sandbox; `expected` (text for stdin tests, else plain data) never does.
+
+    truth: the result's truth value is compared. boxed: `expected` is a list of one item, and the item is right too:
+    some collections put every function's result into a list.
+    """
 
     request: dict[str, Any]
     expected: Any
+    truth: bool = False
+    boxed: bool = False
 
 
 class Suite(NamedTuple):
@@ -61,9 +69,12 @@ def read_suite(reference: str) -> Suite:
         if not isinstance(inputs, list) or not isinstance(outputs, list) or len(inputs) != len(outputs):
             raise ValueError("wanted `tests`, or `inputs` and `outputs` of the same length")
         raw = [{"input": given, "output": wanted} for given, wanted in zip(inputs, outputs, strict=True)]
+        if name is not None and all(isinstance(wanted, list) and len(wanted) == 1 for wanted in outputs):
+            raw = [{**test, "boxed": True} for test in raw]
     if not isinstance(raw, list) or not raw:
         raise ValueError("there are no tests: every solution would pass")
-    tests = tuple(_read_test(test, name, index) for index, test in enumerate(raw))
+    raw = [text for test in raw for text in (test if _is_asserts(test) else [test])]
+    tests = tuple(found for index, test in enumerate(raw) for found in _read_test(test, name, index))
     return Suite(
         tests,
         _positive(data, "time_limit_seconds", TIME_LIMIT_SECONDS),
@@ -77,6 +88,9 @@ def passes(test: CodeTest, stdout: str, record: str, float_tolerance: float) -> 
         return normal_output(stdout) == normal_output(test.expected)
     try:
         value = decode(json.loads(record)["value"])
+        value = bool(value) if test.truth else value
+        if test.boxed and equal(value, test.expected[0], float_tolerance):
+            return True
         return equal(value, test.expected, float_tolerance)
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
         return False
@@ -142,14 +156,27 @@ def _load(reference: str) -> Any:
     try:
         return json.loads(reference)
     except json.JSONDecodeError as error:
-        raise ValueError(f"neither JSON nor lines of assert: {error}") from error
+        try:
+            return ast.literal_eval(reference.strip())  # the text of a Python list or dict
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            raise ValueError(f"neither JSON nor lines of assert: {error}") from error
 
 
-def _read_test(test: Any, name: str | None, index: int) -> CodeTest:
+def _is_asserts(test: Any) -> bool:
+    return isinstance(test, list) and bool(test) and all(_is_assert(item) for item in test)
+
+
+def _is_assert(text: Any) -> bool:
+    return isinstance(text, str) and text.lstrip().startswith("assert ")
+
+
+def _read_test(test: Any, name: str | None, index: int) -> list[CodeTest]:
     if isinstance(test, str):
         return _read_assert(test, index)
+    if isinstance(test, list | tuple) and len(test) == 2:
+        test = {"input": test[0], "output": test[1]}
     if not isinstance(test, Mapping):
-        raise ValueError(f"tests[{index}]: got {type(test).__name__}, wanted an object or an assert")
+        raise ValueError(f"tests[{index}]: got {type(test).__name__}, wanted an object, a pair or an assert")
     name = next((test[key] for key in _NAME_KEYS if test.get(key)), name)
     given = "args" if "args" in test else "stdin" if "stdin" in test else "input"
     wanted = next((key for key in ("expected", "stdout", "output") if key in test), None)
@@ -161,35 +188,76 @@ def _read_test(test: Any, name: str | None, index: int) -> CodeTest:
             raise ValueError(
                 f"tests[{index}]: wanted a function name, a list of args and an object of kwargs"
             )
-        return CodeTest({"call": name, "args": args, "kwargs": kwargs}, test[wanted])
-    stdin, stdout = test.get(given, ""), test[wanted]
-    if not isinstance(stdin, str) or not isinstance(stdout, str):
+        request = {"call": name, "args": args, "kwargs": kwargs}
+        return [CodeTest(request, test[wanted], boxed=bool(test.get("boxed")))]
+    stdin, stdout = _text(test.get(given, "")), _text(test[wanted])
+    if stdin is None or stdout is None:
         raise ValueError(f"tests[{index}]: stdin and stdout must be strings (a function test needs `call`)")
-    return CodeTest({"stdin": stdin}, stdout)
+    return [CodeTest({"stdin": stdin}, stdout)]
 
 
-def _read_assert(text: str, index: int) -> CodeTest:
+def _text(value: Any) -> str | None:
+    """A text, or the text of a list of lines; None for anything else."""
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
+        return "\n".join(line.removesuffix("\n") for line in value)
+    return value if isinstance(value, str) else None
+
+
+def _read_assert(text: str, index: int) -> list[CodeTest]:
     """`assert <expression> == <literal>`: the expression goes into the sandbox, the literal stays outside.
 
-    `assert <expression>` and `assert not <expression>` ask for its truth value.
+    `assert f(...)` and `assert not f(...)` ask for the truth value of what f returns; `and` makes two tests. What else
+    is true or false inside, where it is the solution's word alone, is refused: `all(...)`, `isclose(...)`, `<`, `in`.
     """
-    problem = f"tests[{index}]: wanted `assert <call> == <literal>`, got {text[:80]!r}"
     try:
         (statement,) = ast.parse(text.strip()).body
     except (SyntaxError, ValueError) as error:
-        raise ValueError(problem) from error
+        raise _bad_assert(text, index) from error
     if not isinstance(statement, ast.Assert):
-        raise ValueError(problem)
-    condition, expected, form = statement.test, True, "not not ({})"
+        raise _bad_assert(text, index)
+    condition = statement.test
+    parts = (
+        condition.values
+        if isinstance(condition, ast.BoolOp) and isinstance(condition.op, ast.And)
+        else [condition]
+    )
+    return [_read_condition(part, text, index) for part in parts]
+
+
+def _bad_assert(text: str, index: int) -> ValueError:
+    return ValueError(
+        f"tests[{index}]: wanted `assert <call> == <literal>`, or a call of the solution's function whose own result "
+        f"is true or false, got {text[:80]!r}"
+    )
+
+
+def _read_condition(condition: ast.expr, text: str, index: int) -> CodeTest:
+    expected, truth = True, True
     if isinstance(condition, ast.Compare):
         if len(condition.ops) != 1 or not isinstance(condition.ops[0], ast.Eq | ast.Is):
-            raise ValueError(problem)
+            raise _bad_assert(text, index)
         try:
             expected = ast.literal_eval(condition.comparators[0])
         except ValueError as error:
-            raise ValueError(problem) from error
-        condition, form = condition.left, "{}"
-    return CodeTest({"expression": form.format(ast.unparse(condition))}, expected)
+            raise _bad_assert(text, index) from error
+        condition, truth = condition.left, False
+    else:
+        while isinstance(condition, ast.UnaryOp) and isinstance(condition.op, ast.Not):
+            condition, expected = condition.operand, not expected
+    if isinstance(expected, bool) and not _calls_solution(condition):
+        raise _bad_assert(text, index)
+    return CodeTest({"expression": ast.unparse(condition)}, expected, truth)
+
+
+def _calls_solution(expression: ast.expr) -> bool:
+    """Whether an expression is `f(...)` or `Solution().f(...)` with a name that Python does not have itself."""
+    if not isinstance(expression, ast.Call):
+        return False
+    function = expression.func
+    if isinstance(function, ast.Attribute):
+        made = function.value.func if isinstance(function.value, ast.Call) else None
+        return isinstance(made, ast.Name) and made.id == "Solution"
+    return isinstance(function, ast.Name) and function.id not in {*dir(builtins), "isclose"}
 
 
 def _positive(data: Mapping[str, Any], key: str, default: float, *, zero: bool = False) -> float:

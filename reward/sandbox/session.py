@@ -2,8 +2,8 @@
 
 Layers, best first: bubblewrap (empty root, own namespaces, read-only interpreter), then the same interpreter
 confining itself with namespaces and Landlock. Both add, per test, rlimits and a seccomp filter. A layer counts as
-available only when a hostile probe run inside it can do its sums but neither read a file of ours, nor reach a socket
-of ours, nor start a process. When none passes, `SandboxUnavailable` names what failed.
+available only when a hostile probe run inside it can do its sums but neither read or change a file of ours, nor reach a
+socket of ours, nor start a process or endless threads, nor touch the process that started it. When none passes, `SandboxUnavailable` names what failed.
 """
 
 import json
@@ -21,17 +21,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from reward.sandbox.runner import MAX_THREADS
 from reward.types import Unavailable
 
 MEMORY_BYTES = 512 << 20  # address space of one test
 OUTPUT_BYTES = 4 << 20  # stdout and record of one test together; also the largest file it may write
-SCRATCH_BYTES = 16 << 20  # the sandbox's own /tmp (bubblewrap only; Landlock leaves nothing writable)
 _MAX_ANSWER_BYTES = 8 * OUTPUT_BYTES
 _ENVIRONMENT = {
     "PYTHONHASHSEED": "0",  # sets iterate in the same order each run
     "PATH": "/usr/local/bin:/usr/bin:/bin",
 }
 _MODULES = ("confine", "runner", "native")
+_NUM_ATTEMPTS = 16  # lines that the probe prints
 
 
 class SandboxUnavailable(Unavailable):
@@ -149,21 +150,42 @@ def available_layer() -> str:
     )
 
 
+# Attempts by name, each on a file of ours and on the one device in reach; what would succeed changes nothing there.
 _PROBE = """
-import os, socket
+import _thread, ctypes, os, resource, socket
 def attempt(action):
     try:
         action()
         return "escaped"
-    except (OSError, PermissionError):
+    except (OSError, RuntimeError):
         return "contained"
 def connect():
     socket.create_connection(("127.0.0.1", int(port)), 1).close()
+def threads():
+    _thread.stack_size(65536)
+    lock = _thread.allocate_lock()
+    lock.acquire()
+    for _ in range(MAX_THREADS + 1):
+        _thread.start_new_thread(lock.acquire, ())
+def set_flags(name):
+    import fcntl
+    fcntl.ioctl(os.open(name, os.O_RDONLY), 0x40086602, bytes(8))
 path, port = input().split("|")
-print(6 * 7, "file:" + attempt(lambda: open(path).read()), "network:" + attempt(connect),
-      "process:" + attempt(lambda: os.fork() or os._exit(0)), "signal:" + attempt(lambda: os.kill(os.getppid(), 0)))
-"""
-_CONTAINED = "42 file:contained network:contained process:contained signal:contained"
+print("sum:" + str(6 * 7))
+for name, action in {"network": connect, "process": lambda: os.fork() or os._exit(0), "threads": threads,
+                     "signal": lambda: os.kill(os.getppid(), 0), "scratch": lambda: os.open("/tmp", os.O_TMPFILE | os.O_WRONLY),
+                     "limits": lambda: resource.prlimit(os.getppid(), resource.RLIMIT_CPU)}.items():
+    print(name + ":" + attempt(action))
+for name, action in {
+    "read": lambda name: open(path).read(), "chmod": lambda name: os.chmod(name, 0o666),
+    "chown": lambda name: os.chown(name, -1, -1), "utime": lambda name: os.utime(name, (0, 0)) if name == path
+    else os.utime(name, ns=(os.stat(name).st_atime_ns, os.stat(name).st_mtime_ns)),
+    "setxattr": lambda name: os.setxattr(name, "user.probe", b"1"), "truncate": lambda name: os.truncate(name, 0),
+    "rename": lambda name: os.rename(name, name), "link": lambda name: os.link(name, path + "2"),
+    "flags": set_flags,
+}.items():
+    print(name + ":" + attempt(lambda: action(path)) + ":" + attempt(lambda: action("/dev/null")))
+""".replace("MAX_THREADS", str(MAX_THREADS))
 
 
 def probe(layer: str) -> str | None:
@@ -173,18 +195,23 @@ def probe(layer: str) -> str | None:
         tempfile.NamedTemporaryFile(dir=writable) as canary,
         socket.create_server(("127.0.0.1", 0)) as server,
     ):
+        canary.write(b"untouched")
+        canary.flush()
+        before = os.stat(canary.name)
         stdin = f"{canary.name}|{server.getsockname()[1]}"
         try:
             with open_session(_PROBE, layer) as session:
                 outcome = session.run({"stdin": stdin}, 10.0)
         except (OSError, SandboxDied) as error:
             return f"{error} ({_diagnosis(layer)})"
-    got = outcome.stdout.strip()
-    return (
-        None
-        if got == _CONTAINED and outcome.end == "done"
-        else f"wanted {_CONTAINED!r}, got {got!r} ({outcome.end})"
-    )
+        touched = os.stat(canary.name) != before
+    found = outcome.stdout.split()
+    escaped = [attempt for attempt in found if "escaped" in attempt]
+    if escaped or touched:
+        return f"not contained: {', '.join(escaped) or 'a file of ours has changed'}"
+    if outcome.end != "done" or len(found) != _NUM_ATTEMPTS or found[0] != "sum:42":
+        return f"the probe did not run to its end: {found} ({outcome.end})"
+    return None
 
 
 def _diagnosis(layer: str) -> str:
@@ -206,7 +233,7 @@ def _diagnosis(layer: str) -> str:
 
 
 def bubblewrap_command() -> list[str]:
-    """bwrap with an empty root, the interpreter read-only, a small /tmp, no network, and the runner as process 1."""
+    """bwrap with an empty root, the interpreter read-only, nothing writable, no network, and the runner as process 1."""
     command = ["bwrap", "--unshare-all", "--as-pid-1", "--die-with-parent", "--new-session", "--clearenv"]
     command += ["--cap-drop", "ALL", "--ro-bind", "/usr", "/usr"]
     for name in ("/bin", "/lib", "/lib64"):
@@ -217,8 +244,9 @@ def bubblewrap_command() -> list[str]:
     prefix = _interpreter_prefix()
     if not prefix.startswith("/usr/"):
         command += ["--ro-bind", prefix, prefix]
-    command += ["--dev-bind", "/dev/null", "/dev/null", "--size", str(SCRATCH_BYTES), "--tmpfs", "/tmp"]
-    command += ["--remount-ro", "/", "--chdir", "/tmp", "--setenv", "PYTHONHASHSEED", "0", "--"]
+    # The inode of /dev/null is the host's and no user namespace may make another: seccomp keeps it as it is.
+    command += ["--dev-bind", "/dev/null", "/dev/null"]
+    command += ["--remount-ro", "/", "--chdir", "/", "--setenv", "PYTHONHASHSEED", "0", "--"]
     return command + _interpreter("from reward.sandbox.runner import main; main()")
 
 

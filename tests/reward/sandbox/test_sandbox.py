@@ -1,15 +1,18 @@
 """The sandbox: each layer runs honest code, contains hostile code, and refuses by name where it cannot."""
 
+import json
 import os
 import pwd
 import subprocess
 import sys
+import tempfile
 import time
 
 import psutil
 import pytest
 
 from reward.sandbox import session as sandbox
+from reward.sandbox.runner import MAX_THREADS
 from reward.sandbox.session import (
     LAYERS,
     SandboxDied,
@@ -18,6 +21,7 @@ from reward.sandbox.session import (
     open_session,
     probe,
 )
+from tests.reward.sandbox import attacks
 
 WORKING = [layer for layer in LAYERS if probe(layer) is None]
 layers = pytest.mark.parametrize("layer", WORKING)
@@ -41,7 +45,7 @@ def test_honest_programs(layer):
         == "9 6\n"
     )
     assert run("def add(a, b=1):\n    return a + b", layer, call="add", args=[2], kwargs={"b": 3}).record == (
-        '{"value": ["int", "0x5"]}\n'
+        '{"value": ["int", "0x5"]}'
     )
     assert (
         run("class Solution:\n    def f(self): return [1, 'a']", layer, expression="Solution().f()").end
@@ -114,6 +118,39 @@ def test_hostile_programs_are_contained(name, layer):
 
 
 @layers
+def test_nothing_outside_is_changed(layer, tmp_path):
+    """Mode, owner, times, attributes, size and names of a file of ours and of the device stay as they were."""
+    os.chmod(tmp_path, 0o777)
+    assert attacks.escaped(layer, str(tmp_path)) == []
+
+
+@layers
+def test_threads_are_bounded(layer):
+    """Some are needed, thousands are not; by the library and by bare clone on one shared stack."""
+    start = "import threading\nlock = threading.Lock(); lock.acquire(); threading.stack_size(65536)\n"
+    several = start.replace("lock.acquire();", "") + (
+        "ts = [threading.Thread(target=lambda: None) for _ in range(100)]\n"
+        "for t in ts: t.start()\nfor t in ts: t.join()\nprint('ok')"
+    )
+    assert run(several, layer).stdout == "ok\n"
+    many = start + (
+        "import os\nn = 0\n"
+        "try:\n    while True: threading._start_new_thread(lock.acquire, ()); n += 1\n"
+        "except RuntimeError: print(n, flush=True); os._exit(0)"
+    )
+    assert run(many, layer).stdout == f"{MAX_THREADS}\n"
+    bare = (
+        "import ctypes\nlibc = ctypes.CDLL(None)\nstack = ctypes.create_string_buffer(1 << 20)\nn = 0\n"
+        "libc.clone.restype = ctypes.c_int\nflags = 0x100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000\n"
+        "pause = ctypes.cast(libc.pause, ctypes.c_void_p)\ntop = ctypes.addressof(stack) + (1 << 19)\n"
+        "while n < 5000 and libc.clone(pause, ctypes.c_void_p(top + 64 * n), flags, None) > 0: n += 1\n"
+        "print(n, flush=True)"
+    )
+    counted = run(bare, layer, seconds=5.0).stdout
+    assert counted == "" or int(counted) <= MAX_THREADS
+
+
+@layers
 def test_nothing_survives_a_killed_session(layer):
     """Killing the outermost process alone ends everything inside, also in the middle of an endless loop."""
     with open_session("while True: pass", layer) as session:
@@ -142,27 +179,21 @@ def test_a_layer_that_contains_nothing_is_refused(monkeypatch):
     """The probe judges by what happens: an interpreter without walls does its sums and is still turned down."""
     bare = sandbox._interpreter("from reward.sandbox.runner import main; main()")
     monkeypatch.setitem(sandbox.LAYERS, "bare", lambda: bare)
-    assert "file:escaped" in probe("bare")
+    assert "read:escaped" in probe("bare")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become someone else")
-def test_as_an_ordinary_user():
-    """The same probes as nobody, under an interpreter that nobody may read: root's own often is not."""
+def test_as_an_ordinary_user(tmp_path_factory):
+    """The same probes and attacks as nobody, under an interpreter that nobody may read: root's own often is not."""
     python = next((p for p in ("/usr/bin/python3", sys.executable) if os.access(p, os.X_OK)), None)
-    code = (
-        "import sys, types\n"
-        "m = types.ModuleType('reward'); m.__path__ = [sys.argv[1]]; sys.modules['reward'] = m\n"
-        "from reward.sandbox.session import LAYERS, probe, open_session\n"
-        "for layer in LAYERS:\n"
-        "    print(layer, probe(layer))\n"
-    )
     nobody = pwd.getpwnam("nobody")
-    result = subprocess.run(
-        [python, "-c", code, os.path.dirname(os.path.dirname(sandbox.__file__))],
-        user=nobody.pw_uid, group=nobody.pw_gid, extra_groups=[], capture_output=True, text=True, cwd="/", check=False,
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+        result = subprocess.run(
+            [python, attacks.__file__, os.path.dirname(os.path.dirname(sandbox.__file__)), folder],
+            user=nobody.pw_uid, group=nobody.pw_gid, extra_groups=[], capture_output=True, text=True, cwd="/",
+            check=False,
+        )  # fmt: skip
     if "Permission denied" in result.stderr:
         pytest.skip("the source tree is not readable by an ordinary user here")
-    assert [line.split()[1] for line in result.stdout.splitlines() if line.split()[0] in WORKING] == [
-        "None"
-    ] * len(WORKING), result.stdout + result.stderr
+    assert {k: v for k, v in json.loads(result.stdout).items() if k in WORKING} == {k: [] for k in WORKING}

@@ -29,8 +29,37 @@ RIGHT = [
     ("def g(x): return x", {"inputs": [[1], [[2, 3]]], "outputs": [1, [2, 3]], "fn_name": "g"}),
     ("print(input()[::-1])", {"inputs": ["ab"], "outputs": ["ba"]}),
     ("def g(): return (1, 2)", [{"call": "g", "expected": [1, 2]}]),
+    # The input as one string, what comes back printed: the form of the published data.
+    ("def solution(input):\n    a, b = map(int, input.split())\n    return a + b", STDIN),
+    ("def solution(input):\n    return str(sum(int(x) for x in input.split())) + '\\n'", STDIN),
+    ("def solution(data, base=10):\n    print(sum(map(int, data.split())))", STDIN),
+    (SUM.replace("print(a + b)", "def solution(n): return n\nprint(a + b)"), STDIN),
+    # Nested lists
+    ("print(int(input()) + int(input()))", {"inputs": [["2", "3"]], "outputs": [["5"]]}),
+    ("print(input()); print(input())", {"inputs": [["a\n", "b\n"]], "outputs": [["a", "b"]]}),
+    (SUM, [["2 3", "5"], ["4 4", "8"]]),
+    (SUM, {"tests": [["2 3", ["5"]]]}),
+    ("def g(x): return x + 1", {"inputs": [[1], [2]], "outputs": [[2], [3]], "fn_name": "g"}),
+    ("def g(x): return [x + 1]", {"inputs": [[1], [2]], "outputs": [[2], [3]], "fn_name": "g"}),
+    ("def g(xs): return xs[::-1]", {"inputs": [[[1, 2]]], "outputs": [[[2, 1]]], "fn_name": "g"}),
+    ("def add(a, b): return a + b", {"fn_name": "add", "tests": [[[2, 3], 5], [[1, 1], 2]]}),
+    ("def f(n): return n", [["assert f(1) == 1", "assert f(2) == 2"], ["assert f(3) == 3"]]),
+    (SUM, "[{'input': '2 3', 'output': '5'}]"),
+    # Names of typing without their import
+    ("class Solution:\n    def add(self, a: int, b: Optional[int]) -> List[int]: return a + b", {"tests": CALL["tests"][:1]}),
+    ("def f(x: List[Dict[str, int]]) -> Tuple[int]: return x", "assert f(1) == 1"),
+    ("from dataclasses import dataclass\n@dataclass\nclass P:\n    x: 'int'\ndef f(n): return P(n).x", "assert f(1) == 1"),
+    # Truth values
+    ("def f(n): return n % 2 == 0", "assert f(2)\nassert not f(3)\nassert f(4) and f(5) == False"),
+    ("import re\ndef f(n): return [n]", "assert f(2)"),
+    ("class Solution:\n    def f(self, n): return True", "assert Solution().f(2)"),
 ]
 EQUAL = "class E:\n    def __eq__(self, o): return True\n    def __hash__(self): return 5\n"
+TRUE = "assert f(2)\nassert f(4) == True"
+FORGED = (
+    "import os, sys, time\ndef forge():\n    for fd in range(1, 64):\n        try: os.write(fd, "
+    'b\'{"value": ["bool", true]}\\n\')\n        except OSError: pass\n'
+)
 WRONG = [
     ("print(5)", STDIN),  # right for the first test alone
     ("print(input())", STDIN),
@@ -47,6 +76,23 @@ WRONG = [
     (EQUAL.replace("class E", "class E(int)") + "def add(a, b): return E(9)", CALL),
     ("import json\njson.dumps = lambda *a, **k: '{\"value\": true}'\ndef add(a, b): pass", CALL),
     ('import os\nos.write(3, b\'{"value": ["bool", true]}\\n\')\nos._exit(0)', CALL),
+    # Each writes the record for itself, at once, in the call, before the true one, from a thread, over any descriptor.
+    (FORGED + "forge(); os._exit(0)", TRUE),
+    (FORGED + "forge()\ndef f(n): return False", TRUE),
+    (FORGED + "def f(n): forge(); os._exit(0)", TRUE),
+    (FORGED + "def f(n): forge(); raise SystemExit", TRUE),
+    (FORGED + "import threading\nthreading.Thread(target=forge).start()\ndef f(n): time.sleep(0.1)", TRUE),
+    (FORGED + "import atexit\natexit.register(forge)", TRUE),
+    (FORGED + "os._exit = lambda code: forge()\nf = None", TRUE),
+    (FORGED.replace("true", "null") + "print(5); forge(); os._exit(0)", {"tests": STDIN["tests"][:1]}),
+    ("def solution(input): return 5", STDIN),
+    ("def solution(): return 5", {"tests": STDIN["tests"][:1]}),
+    ("def solution(input):\n    return input", STDIN),
+    (SUM.replace("a + b", "a") + "\ndef solution(input): return sum(map(int, input.split()))", STDIN),
+    ("def g(x): return [x]", {"inputs": [[1], [2]], "outputs": [[2], [3]], "fn_name": "g"}),
+    ("def g(x): return 2", {"inputs": [[1], [2]], "outputs": [[2], [2, 3]], "fn_name": "g"}),
+    ("def f(n): return n", "assert f(1) == 1 and f(2) == 3"),
+    ("def f(x: Unknown): return x", "assert f(1) == 1"),
     ("import os\nos.write(3, b'[' * 100000)\nos._exit(0)", CALL),
     ("import os\nos.write(3, b'\\xff\\n')\nos._exit(0)", CALL),
     ("def f(n): return [n, 'x'] if n == 2 else None", ASSERTS),  # a list is not the tuple asserted
@@ -87,6 +133,11 @@ def test_a_long_solution_is_refused_unread():
         '{"tests": [{"stdin": "1"}]}', '{"tests": [{"stdin": 1, "stdout": "1"}]}', "assert f(1) == x",
         "assert 1 < f(1) < 2",
         '{"tests": [{"call": "f", "args": 3, "expected": 1}]}', "assert f(1) > 2",
+        "assert all(f(i) == i for i in range(3))", "assert isclose(f(2), 1.41)", "assert math.isclose(f(2), 1.4)",
+        "assert abs(f(2) - 1.4) < 1e-3", "assert f(1) or f(2)", "assert f(1) == 1 and 2 in f(2)", "assert f('x').isdigit()",
+        "assert isinstance(f(2), int)", "assert (f(2) == 3) == True", "assert (f(2) == 3) is False", "assert not f(2) == 3",
+        "assert bool(f(2))", "assert [f(2)]", "assert f(2) if f(1) else 0", "assert f", "assert (lambda: f(2) == 3)()",
+        '{"tests": [["1", "2", "3"]]}', '{"inputs": [[1, 2]], "outputs": [[3]]}',
         '{"tests": ["assert f(1) == 2"], "time_limit_seconds": 0}',
         '{"tests": ["assert f(1) == 2"], "float_tolerance": "x"}', '["f(1) == 2"]',
     ],
