@@ -7,8 +7,8 @@ A reference is JSON (docs/rewards_code_sandbox.md):
                "assert add(2, 3) == 5"],
      "time_limit_seconds": 4, "float_tolerance": 1e-9}
 
-or a bare list of tests, or {"inputs": [...], "outputs": [...], "fn_name": "add"}, or plain lines of `assert`. A test may
-also be a pair [given, wanted], a text a list of its lines, and a list of asserts stand where one is wanted.
+or a bare list of tests, or {"inputs": [...], "outputs": [...], "fn_name": "add"}, or plain lines of `assert`.
+A test may also be a pair [given, wanted], a text a list of its lines, and a list of asserts stand for one.
 """
 
 import ast

@@ -118,7 +118,9 @@ def restrict_files(readable: list[str], writable: list[str]) -> None:
     abi = _libc.syscall(444, None, ctypes.c_size_t(0), ctypes.c_uint(1))
     _check(abi, "Landlock")
     if abi < _MIN_LANDLOCK:
-        raise OSError(f"Landlock: version {abi} of its interface, wanted {_MIN_LANDLOCK} or later (Linux 6.2)")
+        raise OSError(
+            f"Landlock: version {abi} of its interface, wanted {_MIN_LANDLOCK} or later (Linux 6.2)"
+        )
     every_right = (1 << (15 if abi < 5 else 16)) - 1
     attributes = struct.pack("QQQ", every_right, 0b11, 0b11)[: 8 if abi < 4 else 16 if abi < 6 else 24]
     ruleset = _libc.syscall(444, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint(0))

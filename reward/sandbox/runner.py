@@ -149,12 +149,8 @@ def collect(  # noqa: PLR0917
                 poll.unregister(descriptor)
             if size > limit:
                 outcome = "output"
-    if outcome == "done":  # the pipes are closed, perhaps on purpose: the time limit still holds
-        while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            if time.monotonic() > deadline:
-                outcome = "timeout"
-                break
-            time.sleep(0.001)
+    if outcome == "done" and not _ends(child, deadline):
+        outcome = "timeout"
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     companion.close()
@@ -163,12 +159,23 @@ def collect(  # noqa: PLR0917
     return [b"".join(chunks[out]), b"".join(chunks[record])], outcome
 
 
+def _ends(child: int, deadline: float) -> bool:
+    """Whether a child whose pipes are closed, perhaps on purpose, ends within its time."""
+    while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
+
+
 def _received(connection: object) -> int:
     """The descriptor that the child sent. OSError: it died first, so this kernel has no such filters."""
     _, ancillary, _, _ = connection.recvmsg(1, _socket.CMSG_SPACE(4))
     connection.close()
     if not ancillary:
-        raise OSError("seccomp: this kernel cannot hold system calls (before Linux 5.5), so threads have no bound")
+        raise OSError(
+            "seccomp: this kernel cannot hold system calls (before Linux 5.5), so threads have no bound"
+        )
     return struct.unpack("i", ancillary[0][2])[0]
 
 
@@ -183,7 +190,9 @@ def run_solution(code: str, test: dict) -> None:
         del sys.modules[name]
     sys.modules["__main__"] = sys.modules[module.__name__] = module
     namespace = module.__dict__
-    namespace.update({name: getattr(typing, name) for name in typing.__all__})  # `List[int]` without its import
+    namespace.update(
+        {name: getattr(typing, name) for name in typing.__all__}
+    )  # `List[int]` without its import
     try:
         exec(compile(code, "<solution>", "exec"), namespace)  # the sandbox exists for this line
     except SystemExit as stop:

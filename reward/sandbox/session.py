@@ -2,8 +2,9 @@
 
 Layers, best first: bubblewrap (empty root, own namespaces, read-only interpreter), then the same interpreter
 confining itself with namespaces and Landlock. Both add, per test, rlimits and a seccomp filter. A layer counts as
-available only when a hostile probe run inside it can do its sums but neither read or change a file of ours, nor reach a
-socket of ours, nor start a process or endless threads, nor touch the process that started it. When none passes, `SandboxUnavailable` names what failed.
+available only when a hostile probe run inside it can do its sums but neither read or change a file of ours, nor reach
+a socket of ours, nor start a process or endless threads, nor touch the process that started it. When none passes,
+`SandboxUnavailable` names what failed.
 """
 
 import json
@@ -173,7 +174,8 @@ def set_flags(name):
 path, port = input().split("|")
 print("sum:" + str(6 * 7))
 for name, action in {"network": connect, "process": lambda: os.fork() or os._exit(0), "threads": threads,
-                     "signal": lambda: os.kill(os.getppid(), 0), "scratch": lambda: os.open("/tmp", os.O_TMPFILE | os.O_WRONLY),
+                     "signal": lambda: os.kill(os.getppid(), 0),
+                     "scratch": lambda: os.open("/tmp", os.O_TMPFILE | os.O_WRONLY),
                      "limits": lambda: resource.prlimit(os.getppid(), resource.RLIMIT_CPU)}.items():
     print(name + ":" + attempt(action))
 for name, action in {
@@ -233,7 +235,7 @@ def _diagnosis(layer: str) -> str:
 
 
 def bubblewrap_command() -> list[str]:
-    """bwrap with an empty root, the interpreter read-only, nothing writable, no network, and the runner as process 1."""
+    """bwrap with an empty root, the interpreter read-only, nothing writable, no network, the runner as process 1."""
     command = ["bwrap", "--unshare-all", "--as-pid-1", "--die-with-parent", "--new-session", "--clearenv"]
     command += ["--cap-drop", "ALL", "--ro-bind", "/usr", "/usr"]
     for name in ("/bin", "/lib", "/lib64"):

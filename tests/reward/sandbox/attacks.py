@@ -56,13 +56,15 @@ except OSError:
 def state(path):
     found = os.stat(path)
     extra = {name: os.getxattr(path, name) for name in os.listxattr(path)}
-    times = () if path == "/dev/null" else (found.st_atime_ns,)  # anybody's reading of the device changes that one
+    times = (
+        () if path == "/dev/null" else (found.st_atime_ns,)
+    )  # anybody's reading of the device changes that one
     owner = (found.st_mode, found.st_uid, found.st_gid, found.st_nlink, found.st_size)
     return (*owner, found.st_mtime_ns, found.st_ctime_ns, *times, extra)
 
 
 def escaped(layer, folder):
-    """Names of the attacks that were not contained or changed something, on a new file in `folder` and on the device."""
+    """Names of the attacks that were not contained or changed something, on a new file in `folder` and the device."""
     from reward.sandbox.session import open_session
 
     victim = os.path.join(folder, "victim")
@@ -86,7 +88,9 @@ def escaped(layer, folder):
 if __name__ == "__main__":
     import types
 
-    package = types.ModuleType("reward")  # without the parts of the real one that need more than this interpreter has
+    package = types.ModuleType(
+        "reward"
+    )  # without the parts of the real one that need more than this interpreter has
     package.__path__ = [sys.argv[1]]
     sys.modules["reward"] = package
     from reward.sandbox.session import LAYERS, probe

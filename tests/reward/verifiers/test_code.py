@@ -46,9 +46,15 @@ RIGHT = [
     ("def f(n): return n", [["assert f(1) == 1", "assert f(2) == 2"], ["assert f(3) == 3"]]),
     (SUM, "[{'input': '2 3', 'output': '5'}]"),
     # Names of typing without their import
-    ("class Solution:\n    def add(self, a: int, b: Optional[int]) -> List[int]: return a + b", {"tests": CALL["tests"][:1]}),
+    (
+        "class Solution:\n    def add(self, a: int, b: Optional[int]) -> List[int]: return a + b",
+        {"tests": CALL["tests"][:1]},
+    ),
     ("def f(x: List[Dict[str, int]]) -> Tuple[int]: return x", "assert f(1) == 1"),
-    ("from dataclasses import dataclass\n@dataclass\nclass P:\n    x: 'int'\ndef f(n): return P(n).x", "assert f(1) == 1"),
+    (
+        "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: 'int'\ndef f(n): return P(n).x",
+        "assert f(1) == 1",
+    ),
     # Truth values
     ("def f(n): return n % 2 == 0", "assert f(2)\nassert not f(3)\nassert f(4) and f(5) == False"),
     ("import re\ndef f(n): return [n]", "assert f(2)"),
@@ -134,8 +140,9 @@ def test_a_long_solution_is_refused_unread():
         "assert 1 < f(1) < 2",
         '{"tests": [{"call": "f", "args": 3, "expected": 1}]}', "assert f(1) > 2",
         "assert all(f(i) == i for i in range(3))", "assert isclose(f(2), 1.41)", "assert math.isclose(f(2), 1.4)",
-        "assert abs(f(2) - 1.4) < 1e-3", "assert f(1) or f(2)", "assert f(1) == 1 and 2 in f(2)", "assert f('x').isdigit()",
-        "assert isinstance(f(2), int)", "assert (f(2) == 3) == True", "assert (f(2) == 3) is False", "assert not f(2) == 3",
+        "assert abs(f(2) - 1.4) < 1e-3", "assert f(1) or f(2)", "assert f(1) == 1 and 2 in f(2)",
+        "assert f('x').isdigit()", "assert isinstance(f(2), int)", "assert (f(2) == 3) == True",
+        "assert (f(2) == 3) is False", "assert not f(2) == 3",
         "assert bool(f(2))", "assert [f(2)]", "assert f(2) if f(1) else 0", "assert f", "assert (lambda: f(2) == 3)()",
         '{"tests": [["1", "2", "3"]]}', '{"inputs": [[1, 2]], "outputs": [[3]]}',
         '{"tests": ["assert f(1) == 2"], "time_limit_seconds": 0}',
