@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from areal.api.cli_args import (
     BaseExperimentConfig,
     GenerationHyperparameters,
@@ -22,6 +24,7 @@ from areal.api.cli_args import (
     parse_cli_args,
     to_structured_cfg,
 )
+from areal.utils.stats_logger import StatsLogger
 from omegaconf import OmegaConf
 
 from llavaonevision1_5 import MODEL_TYPE
@@ -29,6 +32,7 @@ from reward.settings import RewardSettings, make_settings
 from trains.host import allocation, qwen_vl
 from trains.host.allocation import Allocation
 from utils import loss_options, run_manifest
+from utils.masking import masked
 
 SERVER_RESERVE = 8  # SGLang refuses prompt + answer that come closer than this to its context length
 NO_TOP_K = 10_000_000  # AReaL's "no limit" is any top_k beyond every vocabulary
@@ -159,11 +163,23 @@ class Config(BaseExperimentConfig):
 
 
 def load(argv: list[str]) -> Config:
-    """The checked configuration of this process; also saved as `config.yaml` in the run's log folder."""
+    """The checked configuration of this process; also saved as `config.yaml` in the run's log folder, secrets masked."""
     earlier_runs = run_manifest.hand_over(parse_cli_args(argv)[0])  # none where a launcher has resolved them
     config, _ = load_expr_config([*argv, *earlier_runs], Config)
+    if os.getenv("RANK", "0") == "0":
+        saved = Path(StatsLogger.get_log_path(config.stats_logger)) / "config.yaml"
+        saved.write_text(yaml.dump(masked(asdict(config)), sort_keys=False))  # AReaL wrote it as it is
+    _keys_to_environment(config.stats_logger)
     validate(config)
     return config
+
+
+def _keys_to_environment(loggers: StatsLoggerConfig) -> None:
+    """Keys of W&B and SwanLab to where both look for them: both publish the whole configuration of a run."""
+    if loggers.wandb.wandb_api_key:
+        os.environ["WANDB_API_KEY"], loggers.wandb.wandb_api_key = loggers.wandb.wandb_api_key, ""
+    if loggers.swanlab.api_key:
+        os.environ["SWANLAB_API_KEY"], loggers.swanlab.api_key = loggers.swanlab.api_key, ""
 
 
 def check(argv: list[str]) -> list[str]:

@@ -14,6 +14,7 @@ from trains.metrics import batch_metrics, flat, update_metrics
 from trains.setup import Run, run_directory
 from trains.types import Group
 from utils.files import replacing
+from utils.masking import masked_arguments
 from utils.run_manifest import MANIFEST
 
 RECORDS = ("metrics.jsonl", "evaluations.jsonl", "rollouts.jsonl")  # one line per step or evaluation
@@ -133,7 +134,7 @@ class Report:
     def _write_manifest(self, finished: bool, checkpoint: str | None = None) -> None:
         config = self.run.config
         manifest = {
-            "command": shlex.join(["python", "-m", "areal.launcher.local", *sys.argv]),
+            "command": shlex.join(["python", "-m", "areal.launcher.local", *masked_arguments(sys.argv)]),
             "experiment_name": config.experiment_name,
             "trial_name": config.trial_name,
             "started_from": config.actor.path,

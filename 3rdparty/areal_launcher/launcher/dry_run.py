@@ -30,9 +30,13 @@ class Process:
 
 def describe(config: Any, argv: list[str], launcher: str) -> str:
     """The resolved configuration, the processes, and the project's own estimate of memory where it has one."""
-    parts = ["# --- configuration, resolved", OmegaConf.to_yaml(config, resolve=True).rstrip()]
+    plain, words = OmegaConf.to_container(config, resolve=True), argv
+    if importlib.util.find_spec("utils.masking") is not None:
+        masking = importlib.import_module("utils.masking")
+        plain, words = masking.masked(plain), masking.masked_arguments(argv)
+    parts = ["# --- configuration, resolved", OmegaConf.to_yaml(plain).rstrip()]
     parts.append(f"# --- processes that {launcher} would start")
-    for process in processes(config, argv, launcher):
+    for process in processes(OmegaConf.create(plain), words, launcher):
         devices = ",".join(map(str, process.devices)) or "none (CPU)"
         parts.append(f"{process.name}: node {process.node}, GPU {devices}\n    {process.command}")
     if importlib.util.find_spec("utils.doctor.report") is not None:
