@@ -13,7 +13,10 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
+from utils.files import read_named_file
+
 MAX_ASPECT_RATIO = 200  # the Qwen2-VL image processor refuses more
+MAX_IMAGE_BYTES = 100_000_000  # encoded
 MAX_DECODED_PIXELS = 1 << 28  # a decompression bomb, not a photograph
 
 
@@ -35,7 +38,7 @@ def open_image(record: Any, sample_id: str = "?") -> Image.Image:
         if isinstance(record, bytes | bytearray | memoryview):
             image = Image.open(io.BytesIO(record))
         elif isinstance(record, str) and record:
-            image = Image.open(record)
+            image = Image.open(io.BytesIO(read_named_file(record, MAX_IMAGE_BYTES)))
         else:
             raise ImageError(
                 f"sample {sample_id}: image has neither bytes nor path (got {type(record).__name__})"

@@ -163,7 +163,7 @@ class Config(BaseExperimentConfig):
 
 
 def load(argv: list[str]) -> Config:
-    """The checked configuration of this process; also saved as `config.yaml` in the run's log folder, secrets masked."""
+    """The checked configuration of this process; also saved, secrets masked, as the run's `config.yaml`."""
     earlier_runs = run_manifest.hand_over(parse_cli_args(argv)[0])  # none where a launcher has resolved them
     config, _ = load_expr_config([*argv, *earlier_runs], Config)
     if os.getenv("RANK", "0") == "0":
@@ -174,7 +174,7 @@ def load(argv: list[str]) -> Config:
     return config
 
 
-def _keys_to_environment(loggers: StatsLoggerConfig) -> None:
+def _keys_to_environment(loggers: Any) -> None:
     """Keys of W&B and SwanLab to where both look for them: both publish the whole configuration of a run."""
     if loggers.wandb.wandb_api_key:
         os.environ["WANDB_API_KEY"], loggers.wandb.wandb_api_key = loggers.wandb.wandb_api_key, ""

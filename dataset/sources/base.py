@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dataset.images import MAX_IMAGE_BYTES
 from dataset.sources.reading import Location, Row, read_rows
+from utils.files import read_named_file
 from utils.sample import IMAGE_MARK, Sample
 
 __all__ = ["BadRow", "Context", "Location", "Row", "Source", "SourceError"]
@@ -36,7 +38,7 @@ class Context:
     """What `to_sample` may need beside the row: the id that the sample will have, and where image files lie."""
 
     sample_id: str
-    image_root: Path | None = None  # folder that relative image paths start from
+    image_root: Path | None = None  # folder that relative image paths start from, and that none may leave
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +133,15 @@ def _read_image(text: str, context: Context) -> bytes:
             raise BadRow(
                 "missing-image", f"{context.sample_id}: image text is not base64: {error}"
             ) from error
-    path = Path(text)
-    if not path.is_absolute() and context.image_root is not None:
-        path = context.image_root / path
+    if context.image_root is None:
+        raise BadRow("missing-image", f"{context.sample_id}: {text}: a file, but no --image-root was given")
+    path = context.image_root / text
     try:
-        return path.read_bytes()
-    except OSError as error:
+        return read_named_file(path, MAX_IMAGE_BYTES, context.image_root)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise BadRow(
-            "missing-image",
-            f"{context.sample_id}: {path}: {error.strerror or error}; images belong below --image-root",
+            "missing-image", f"{context.sample_id}: {path}: {reason}; images belong below --image-root"
         ) from error
 
 

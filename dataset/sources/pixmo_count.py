@@ -42,6 +42,8 @@ def _image_by_hash(row: Row, context: Context) -> dict:
         path = context.image_root / f"{digest}{suffix}" if context.image_root and digest else None
         if path is not None and path.is_file():
             return image_record(str(path), context)
+    if not str(row["image_url"]).startswith(("http://", "https://")):  # urllib would read local files
+        raise BadRow("missing-image", f"{context.sample_id}: {row['image_url']}: not an address of the web")
     try:
         request = urllib.request.Request(row["image_url"], headers={"User-Agent": "Mozilla/5.0"})
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as reply:

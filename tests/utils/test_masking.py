@@ -46,9 +46,8 @@ def test_secrets_are_masked_by_name(name):
 )  # fmt: skip
 def test_other_values_stay(name, value):
     assert masked({name: value}) == {name: value}
-    assert masked_arguments([f"{name}=word"]) == [
-        f"{name}={MASK if name == 'api_key' or name == 'pad_token' else 'word'}"
-    ]
+    left = MASK if name in {"api_key", "pad_token"} else "word"
+    assert masked_arguments([f"{name}=word"]) == [f"{name}={left}"]
 
 
 def test_passwords_in_addresses():
@@ -63,7 +62,8 @@ def test_saved_configuration(tmp_path, monkeypatch):
         monkeypatch.setenv(name, "")
     overrides = [
         f"+stats_logger.wandb.wandb_api_key={SECRET}", f"+stats_logger.swanlab.api_key={SECRET}",
-        f"+rollout.admin_api_key={SECRET}", f"cluster.fileroot={tmp_path}", f"++cluster.name_resolve.nfs_record_root={tmp_path}",
+        f"+rollout.admin_api_key={SECRET}", f"cluster.fileroot={tmp_path}",
+        f"++cluster.name_resolve.nfs_record_root={tmp_path}",
     ]  # fmt: skip
     monkeypatch.setattr(trains_config, "validate", lambda config: None)
     config = trains_config.load(["--config", "configs/digits_cpu_stage1.yaml", *overrides])
