@@ -5,9 +5,10 @@ Understood: `[..]`, `(..)`, `(x1,y1),(x2,y2)`, JSON with `bbox_2d` or corner nam
 
 import math
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from reward.reading.unicode import normalize
 
 MAX_COORDINATE = 1e7
 MAX_CHARS = 50_000
@@ -68,7 +69,7 @@ def read_boxes(text: str, box_format: str = "xyxy") -> Reading:
     if len(text) > MAX_CHARS:
         return Reading((), 1)
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", text).replace("−", "-")
+        text = normalize("NFKC", text).replace("−", "-")
     for spelling, plain in _SPELLINGS:
         text = text.replace(spelling, plain)
     text = _PIXELS.sub("", text)

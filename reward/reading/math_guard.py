@@ -6,6 +6,8 @@ What passes may still be slow; the killable worker and its deadline are the seco
 import math
 import re
 
+from reward.reading.numbers import normalize_math_text
+
 MAX_CHARS = 1_000
 MAX_DEPTH = 24
 MAX_PARENTHESES = 6  # the parser takes four times as long with every further pair
@@ -15,9 +17,9 @@ MAX_FACTORIAL = 200
 MAX_BINOMIAL = 1_000
 
 _DIGITS = re.compile(r"\d+", re.ASCII)
-_EXPONENT = re.compile(r"(?:\^|\*\*)\s*[{(]*\s*[-+]?\s*(\d+(?:,\d{3})*|\d*\.\d+)", re.ASCII)
-_LEADING_NUMBER = re.compile(r"\s*[{(]*\s*[-+]?\s*(\d{1,9})", re.ASCII)
-_FACTORIAL = re.compile(r"(\d+)\s*[)}]*\s*!", re.ASCII)
+_EXPONENT = re.compile(r"(?:\^|\*\*)\s*+[{(]*+\s*+[-+]?+\s*+(\d++(?:,\d{3})*+|\.\d++)", re.ASCII)
+_LEADING_NUMBER = re.compile(r"\s*+[{(]*+\s*+[-+]?+\s*+(\d{1,9})", re.ASCII)
+_FACTORIAL = re.compile(r"(?<!\d)(\d++)\s*+[)}]*+\s*+!", re.ASCII)
 _BRACKET_FACTORIAL = re.compile(r"[)}\]] ?!")
 _PLAIN_BRACKET_FACTORIAL = re.compile(r"[({\[][A-Za-z0-9+\- ]{1,12}[)}\]] ?!")
 _BOUNDED = re.compile(r"\\(?:sum|prod|bigcup|bigcap)")
@@ -25,10 +27,17 @@ _EXPONENT_GROUP = re.compile(r"(?:\^|\*\*) ?[{(]([^{}]{0,1000})[})]")
 _HUGE_SCIENTIFIC = re.compile(r"\d[eE][-+]?(\d+)", re.ASCII)
 
 
-def refusal(text: str) -> str | None:  # noqa: PLR0911 - one return per bomb
+def refusal(text: str) -> str | None:
     """Why an expression must not be parsed, or None when it may be."""
     if len(text) > MAX_CHARS:
         return f"longer than {MAX_CHARS} characters"
+    normal = normalize_math_text(text)  # full-width digits and superscripts make bombs too
+    if len(normal) > MAX_CHARS:
+        return f"longer than {MAX_CHARS} characters once normalised"
+    return _bomb(text) or (_bomb(normal) if normal != text else None)
+
+
+def _bomb(text: str) -> str | None:  # noqa: PLR0911 - one return per bomb
     if any(len(run) > MAX_DIGITS for run in _DIGITS.findall(text)):
         return f"a number of more than {MAX_DIGITS} digits"
     if any(float(exponent.replace(",", "")) > MAX_EXPONENT for exponent in _EXPONENT.findall(text)):

@@ -23,7 +23,9 @@ _ROWS = re.compile(
 _RELATION = re.compile(r"\\(?:le|ge|ne)(?![a-z])|[<>]")
 _INFINITE = re.compile(r"([-+]?) ?\\infty ?")
 _REALS = re.compile(r"\\(?:mathbb|mathbf) ?\{? ?R ?\}?|all real numbers|all reals")
-_WITHOUT = re.compile(r"(.+?) ?(?:\\setminus|\\backslash|(?<=[}R]) ?[-\\]) ?(?:\\\{|\{)(.+?)(?:\\\}|\})")
+_WITHOUT = re.compile(
+    r"(.+?) ?(?:\\setminus|\\backslash|(?<=[}R]) ?[-\\]) ?(?:\\\{|\{)((?:[^{}]|\{[^{}]*+\})+?)\\?\}"
+)
 _PLUS, _MINUS = re.compile(r"\\pm(?![a-z])"), re.compile(r"\\mp(?![a-z])")
 _MAX_ITEMS = 24
 _MAX_DEPTH = 3

@@ -52,10 +52,10 @@ _FUNCTIONS = "|".join(sorted(FUNCTION_NAMES, key=len, reverse=True))
 _PLAIN_FUNCTION = re.compile(rf"(?<![\\A-Za-z])({_FUNCTIONS})(?=[\s({{\d\\_^]|$)")
 _PLAIN_NAMES = re.compile(r"(?<![\\A-Za-z])(?:(pi|theta|alpha|beta|gamma)|(infinity|infty|inf))(?![A-Za-z])")
 _ROOT = re.compile(r"√ ?(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+(?:\.\d+)?|[A-Za-z]))|(?<!\\)sqrt ?\(([^()]*)\)")
-_REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot) ?\{?(\d{1,12})\}?")
+_REPEATING = re.compile(r"(?<!\d)(\d*+)\.(\d*+)\\(?:overline|bar|dot) ?\{?(\d{1,12})\}?")
 _SCIENTIFIC = re.compile(r"(?<![\w.\\])(\d+(?:\.\d+)?)[eE]([-+]?\d{1,3})(?![\w.])")
 _LONG_POWER = re.compile(r"\^ ?(?:(-?\d{2,}|-\d)|\(([^()]*)\))")
-_DEGREE = re.compile(r"(\d+(?:\.\d+)?) ?°")
+_DEGREE = re.compile(r"(?<!\d)(\d++(?:\.\d++)?+) ?°")
 _TRIG = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)")
 _LEAD = re.compile(
     r"(?:(?:so|thus|hence|therefore|then)\b,? ?)?(?:(?:we (?:get|have)|it is|it equals|this is|that is)\b:? ?)?"

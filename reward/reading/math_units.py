@@ -89,8 +89,8 @@ _SPELLED |= {
     "yard": "yd",
 }
 _UNIT_TAIL = re.compile(
-    r"(?<=[\d)}\]!])(?P<gap> *)(?P<unit>(?:(?:square|cubic|sq\.?|cu\.?) )?(?:°[CFK]?|[A-Za-zΩ]+)(?: ?\^ ?\{?-?\d\}?)?"
-    r"(?: ?(?:/|\\cdot|\*|per) ?(?:°[CFK]?|[A-Za-zΩ]+)(?: ?\^ ?\{?-?\d\}?)?)*)\.?$"
+    r"(?<=[\d)}\]!])(?P<gap> *+)(?P<unit>(?:(?:square|cubic|sq\.?|cu\.?) )?(?:°[CFK]?|[A-Za-zΩ]+)(?: ?\^ ?\{?-?\d\}?)?"
+    r"(?: ?(?:/|\\cdot|\*|per) ?(?:°[CFK]?|[A-Za-zΩ]+)(?: ?\^ ?\{?-?\d\}?)?){0,6})\.?$"
 )
 _KNOWN_NAMES = {*UNITS, *_SPELLED, *(f"{name}s" for name in _SPELLED), "degrees", "units"}
 _KNOWN = "|".join(sorted(map(re.escape, _KNOWN_NAMES), key=len, reverse=True))
@@ -105,9 +105,9 @@ _FUNCTION_WORDS = frozenset(
 
 
 _TEXT_UNIT = re.compile(  # at the end of an answer: \\text{ cm}^2, \\mathrm{m/s}, \\text{square meters}
-    r"(?:\\[,;: !]|~|\s)*\\(?:text|mathrm|textrm|mbox|operatorname|rm) ?\{(?:\\[,; ]|\s)*"
-    r"(?P<unit>[A-Za-z°Ω/·. ^{}0-9²³⁻¹\\-]{1,40}?)(?:\\[,; ]|\s)*\}"
-    r"(?P<power> ?\^ ?(?:\{ ?-?\d ?\}|-?\d)|[²³])?[$.\s]*$"
+    r"(?:\\[,;: !]|~|\s){0,8}\\(?:text|mathrm|textrm|mbox|operatorname|rm) ?\{(?:\\[,; ]|\s)*+"
+    r"(?P<unit>[A-Za-z°Ω/·. ^{}0-9²³⁻¹\\-]{1,40}?)(?:\\[,; ]|\s)*+\}"
+    r"(?P<power> ?\^ ?(?:\{ ?-?\d ?\}|-?\d)|[²³])?[$.\s]*+$"
 )
 _SCALED = re.compile(
     r"(?P<number>-?[\d.,]{1,40}(?:/\d{1,9})?) ?"
@@ -143,7 +143,7 @@ def split_text_unit(text: str) -> tuple[str, tuple[str, Fraction] | None]:
     if (
         match is None
         or not re.search(r"[\w)}\]]$", text[: match.start()])
-        or re.search(r"[A-Za-z]{4,}$", text[: match.start()])
+        or re.search(r"[A-Za-z]{4}$", text[: match.start()])
     ):
         return text, None
     name = (

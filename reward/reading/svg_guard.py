@@ -20,13 +20,13 @@ MAX_IMAGE_CHARS = 1_000_000
 MAX_ENTITY_CHARS = 100_000  # that the entities of a document type may add to it
 
 _SVG = "http://www.w3.org/2000/svg"
-_LOCAL_URL = re.compile(r"url\(\s*[\"']?\s*#([^)\"']*)", re.IGNORECASE)
-_ANY_URL = re.compile(r"url\(\s*[\"']?\s*(?![#\s\"'])", re.IGNORECASE)
+_LOCAL_URL = re.compile(r"url\(\s*+[\"']?+\s*+#([^)\"']*)", re.IGNORECASE)
+_ANY_URL = re.compile(r"url\(\s*+[\"']?+\s*+(?![#\s\"'])", re.IGNORECASE)
 _RASTER = re.compile(r"\s*data:(?:image/(?:png|jpe?g|gif|webp))?;base64,", re.IGNORECASE)
 # Plain text alone: no markup, and no reference to another entity, so that nothing can grow or recurse.
 _ENTITY = re.compile(r"<!ENTITY\s+([A-Za-z_][\w.-]*)\s+(?:\"([^\"<&%]*)\"|'([^'<&%]*)')\s*>")
 _NUMBER = re.compile(r"\d+")
-_LENGTH = re.compile(r"\s*([-+]?\d*\.?\d+(?:e[-+]?\d+)?)", re.IGNORECASE)
+_LENGTH = re.compile(r"\s*+([-+]?(?:\d++(?:\.\d++)?+|\.\d++)(?:e[-+]?\d++)?+)", re.IGNORECASE)
 # Painted again for every element that inherits them; masks, clips and filters apply once.
 _INHERITED = ("fill", "stroke", "marker", "style")
 

@@ -4,24 +4,24 @@ Markdown and a label before the answer ("**Answer:** Paris") go away where the r
 """
 
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reward.extract import unwrap
 from reward.reading.labels import closing, folded_width, without_label, without_markdown
+from reward.reading.unicode import normalize
 from reward.types import Verdict, Verifier
 
 MAX_CHARS = 20_000
 
 _PAIRS = ('""', "''", "“”", "‘’", "«»", "()", "[]", "{}", "<>", "**", "__", "``", "《》", "「」")
-_REASON = re.compile(r"[,.;]?+ (?:because|since) |\n\s*+(?:explanation|reason)\b", re.IGNORECASE)
+_REASON = re.compile(r"[,.;]?+ (?:because|since) |\n[^\S\n]*+(?:explanation|reason)\b", re.IGNORECASE)
 _TRAILING = ".,;:!?。"
 
 
 def normalized(text: str) -> str:
     """The text without the differences that do not count. A text of punctuation alone is kept as it is."""
-    folded = " ".join(folded_width(unicodedata.normalize("NFKC", unwrap(text))).casefold().split())
+    folded = " ".join(folded_width(normalize("NFKC", unwrap(text))).casefold().split())
     bare = folded
     for _ in range(8):
         shorter = _unpaired(
@@ -43,7 +43,7 @@ def _unpaired(text: str) -> str:
 def _readings(text: str) -> Iterator[str]:
     """The text, and what is left of it without markdown, label, the reason behind it or the clauses before it."""
     yield normalized(text)
-    text = folded_width(unicodedata.normalize("NFKC", unwrap(text)))
+    text = folded_width(normalize("NFKC", unwrap(text)))
     bare = without_label(without_markdown(text))
     yield normalized(bare)
     reason = _REASON.search(bare)

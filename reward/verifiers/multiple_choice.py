@@ -67,7 +67,7 @@ _NAMES_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _SECOND_LETTER = re.compile(
-    r"(?:^|\b(?:or|and|not|nor|option|answer|choice|than|maybe|perhaps|also|is|be|to)\s+|[,;/&|+]\s*|\n\s*)[(\[\"']?([A-Z])\b(?!\s+[a-z]{2,}|['’])"
+    r"(?:^|\b(?:or|and|not|nor|option|answer|choice|than|maybe|perhaps|also|is|be|to)\s++|[,;/&|+]\s*+|\n[^\S\n]*+)[(\[\"']?([A-Z])\b(?!\s+[a-z]{2,}|['’])"
     r"|\(([A-Z])\)|(?<![\w.])([A-Z])(?:\)|:(?!\w))|(?<![\w.] )(?<![\w.])(?<!\d )([A-Z])\.(?=\s+\S)"
 )
 _SEPARATOR = re.compile(r"\s*+(?:\band\b|[,;&+、/]|[和与及])\s*+(?:and\b\s*+)?+|\s++", re.IGNORECASE)

@@ -5,7 +5,6 @@ around it are left out where that comes closer to the reference.
 """
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ import Levenshtein
 
 from reward.extract import unwrap
 from reward.reading.labels import folded_width, without_label, without_markdown
+from reward.reading.unicode import normalize
 from reward.types import Verdict, Verifier
 
 MAX_CHARS = 100_000
@@ -29,8 +29,8 @@ _QUOTES = {('"', '"'), ("'", "'"), ("「", "」"), ("《", "》"), ("`", "`")}
 
 def normalized(text: str) -> str:
     """NFC, plain widths and quotes, lower case, runs of white space as one space."""
-    text = folded_width(unicodedata.normalize("NFC", unwrap(text)))
-    return " ".join(unicodedata.normalize("NFC", text.lower()).split())
+    text = folded_width(normalize("NFC", unwrap(text)))
+    return " ".join(normalize("NFC", text.lower()).split())
 
 
 def _bare(text: str) -> str:
