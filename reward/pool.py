@@ -23,10 +23,12 @@ from typing import Any
 
 from reward.reading.references import reference_texts
 from reward.registry import VERIFIERS
-from reward.score import failed, score_quick
+from reward.score import extracted_answer, failed, score_quick, with_verdict
 from reward.spec import resolve
-from reward.types import RewardOutput, Unavailable
+from reward.types import RewardOutput, Unavailable, Verdict
+from reward.verifiers import http
 from reward.verifiers.custom import is_custom
+from reward.workers import judge
 from reward.workers.dispatch import Dispatcher, Limits, Task
 
 logger = logging.getLogger(__name__)
@@ -150,11 +152,15 @@ class RewardPool:
     def submit(
         self, completion: str, answer: str | Sequence[str], answer_type: str, options: Mapping[str, Any]
     ) -> Future:
-        """Queue a completion for a worker; `read_reply` makes a RewardOutput of the future's result."""
+        """Queue a completion for a worker or a judge; `read_reply` makes a RewardOutput of the future's result."""
         if os.getpid() != self._pid:
             raise RuntimeError("a RewardPool does not survive a fork: make one in each process")
         rule = resolve(answer_type, options["spec"])
         answers = list(reference_texts(answer, rule.verifier))
+        if VERIFIERS[rule.verifier].remote:
+            http.check(rule.params)
+            text = extracted_answer(completion, rule).text
+            return judge.the_judge().submit(rule.params, answers, text, completion)
         if is_custom(rule.verifier):  # a worker does not know what was registered here
             options = {**options, "spec": {**(options["spec"] or {}), "verifier": rule.verifier}}
         task = {"completion": completion, "answer": answers, "answer_type": answer_type, "options": options}
@@ -172,8 +178,8 @@ class RewardPool:
         return future
 
     def counters(self) -> dict[str, int]:
-        """Totals since the start: tasks, timeouts, crashes, slow, forks, recycled, restarts."""
-        return dict(self._dispatcher.counters)
+        """Totals since the start: tasks, timeouts, crashes, slow, forks, recycled, restarts; and the judge's."""
+        return self._dispatcher.counters | judge.counters()
 
     def pids(self) -> list[int]:
         """Process ids of the live workers."""
@@ -211,9 +217,12 @@ def score_blocking(
 
 
 def read_reply(
-    reply: Mapping[str, Any], completion: str, answer_type: str, options: Mapping[str, Any]
+    reply: Mapping[str, Any] | Verdict, completion: str, answer_type: str, options: Mapping[str, Any]
 ) -> RewardOutput:
-    """The RewardOutput of a worker's reply, or the error it reports about our data or machine."""
+    """The RewardOutput of a worker's reply or a judge's verdict, or the error it reports about our data or machine."""
+    kept = {name: options[name] for name in ("problem_type", "prompt_type", "spec", "num_tokens")}
+    if isinstance(reply, Verdict):
+        return with_verdict(reply, completion, answer_type, **kept)
     if "error" in reply:
         error = _ERRORS.get(reply["error"])
         raise error(reply["message"]) if error else RuntimeError(f"{reply['error']}: {reply['message']}")
@@ -223,10 +232,7 @@ def read_reply(
         _report_bug(output["bug"])
         status, detail = "crash", _where(output["bug"])
     if status is not None:
-        names = ("problem_type", "prompt_type", "spec", "num_tokens")
-        return failed(
-            status, completion, answer_type, detail=detail, **{name: options[name] for name in names}
-        )
+        return failed(status, completion, answer_type, detail=detail, **kept)
     return RewardOutput(**{**output, "trace": tuple(output["trace"])})
 
 

@@ -5,6 +5,7 @@ A module is imported when its type is first scored, so that `import reward` does
 
 from collections.abc import Mapping
 from importlib import import_module
+from typing import Any
 
 from reward.types import Verifier
 from reward.verifiers import custom
@@ -22,6 +23,7 @@ ANSWER_TYPES: dict[str, str] = {
     "general-code": "reward.verifiers.general_code",
     "critic": "reward.verifiers.exact",
     "any": "reward.verifiers.exact",
+    "http": "reward.verifiers.http",
 }
 
 
@@ -41,18 +43,22 @@ class _Verifiers(dict[str, Verifier]):
 VERIFIERS = _Verifiers()
 
 
-def register(verifiers: Mapping[str, str]) -> None:
-    """Add answer types of one's own, `{"my-type": "my_rewards.py:score"}`, in this process.
+def register(verifiers: Mapping[str, str | Mapping[str, Any]]) -> None:
+    """Add answer types of one's own in this process: `{"my-type": "my_rewards.py:score"}`, or a whole spec for a type.
 
     ValueError: the function is not there (naming file and line), or the type is one of the recipe's.
     """
-    for answer_type, name in verifiers.items():
-        if not custom.is_custom(name):
-            raise ValueError(f"reward.verifiers.{answer_type}: got {name!r}, wanted FILE.py:FUNCTION")
-        if ANSWER_TYPES.get(answer_type, name) != name:
+    for answer_type, named in verifiers.items():
+        name = named.get("verifier") if isinstance(named, Mapping) else named
+        if not isinstance(name, str) or (name not in ANSWER_TYPES and not custom.is_custom(name)):
+            wanted = f"FILE.py:FUNCTION or a spec with a verifier of {sorted(ANSWER_TYPES)}"
+            raise ValueError(f"reward.verifiers.{answer_type}: got {named!r}, wanted {wanted}")
+        target = ANSWER_TYPES.get(name, name)
+        if ANSWER_TYPES.get(answer_type, target) != target:
             raise ValueError(f"reward.verifiers.{answer_type}: is {ANSWER_TYPES[answer_type]} already")
-        custom.find(name)
-        ANSWER_TYPES[answer_type] = name
+        if custom.is_custom(target):
+            custom.find(target)
+        ANSWER_TYPES[answer_type] = target
 
 
 def verifier_name(answer_type: str, named: str | None) -> str:

@@ -55,7 +55,7 @@ def score_local(
         verdict = NO_ANSWER
     else:
         params = rule.params if progress is None else {**rule.params, "progress": progress}
-        if verifier.open_params:
+        if verifier.open_params or verifier.remote:
             params = {**params, "completion": completion}
         verdict = max((verifier.verify(text, gold, params) for gold in prepared), key=lambda v: v.accuracy)
     return finish(verdict, completion, extraction, rule, problem_type, prompt_type, num_tokens)
@@ -89,6 +89,12 @@ def score_quick(
             num_tokens=num_tokens,
         )
     extraction = extracted_answer(completion, rule)
+    if verifier.remote:  # asked by the pool, but never about nothing
+        refused = len(completion) > MAX_COMPLETION_CHARS
+        if not refused and extraction is not None and extraction.text:
+            return None
+        verdict = TOO_LONG if refused else NO_ANSWER
+        return finish(verdict, completion, extraction, rule, problem_type, prompt_type, num_tokens)
     if verifier.quick is None or extraction is None or not extraction.text:
         return None
     verdict = verifier.quick(extraction.text, references, rule.params)
@@ -124,10 +130,25 @@ def failed(
     detail: str = "",
 ) -> RewardOutput:
     """The score of a completion whose worker was killed (`timeout`), died (`crash`) or refused it (`rejected`)."""
-    rule = resolve(answer_type, spec)
-    extraction = extracted_answer(completion, rule)
     trace = f"the verifier did not finish: {status}" + (f", {detail}" if detail else "")
     verdict = Verdict(0.0, status, trace=(trace,))
+    kept = {"problem_type": problem_type, "prompt_type": prompt_type, "spec": spec, "num_tokens": num_tokens}
+    return with_verdict(verdict, completion, answer_type, **kept)
+
+
+def with_verdict(
+    verdict: Verdict,
+    completion: str,
+    answer_type: str,
+    *,
+    problem_type: str | None = None,
+    prompt_type: str | None = None,
+    spec: Mapping[str, Any] | None = None,
+    num_tokens: int | None = None,
+) -> RewardOutput:
+    """The score of a completion whose verdict came from elsewhere."""
+    rule = resolve(answer_type, spec)
+    extraction = extracted_answer(completion, rule)
     return finish(verdict, completion, extraction, rule, problem_type, prompt_type, num_tokens)
 
 

@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
-Status = Literal["ok", "no_answer", "unparseable", "timeout", "crash", "rejected"]
+Status = Literal[
+    "ok", "no_answer", "unparseable", "timeout", "crash", "rejected", "judge_timeout", "judge_error"
+]  # fmt: skip
 STATUSES: tuple[Status, ...] = get_args(Status)
+UNJUDGED: frozenset[Status] = frozenset(("judge_timeout", "judge_error"))  # nobody has looked at the answer
 
 
 class Unavailable(RuntimeError):
@@ -34,7 +37,8 @@ class RewardOutput:
 
     total: what training uses; finite; in [0, 1] unless a length or repetition penalty is switched on.
     parts: always `accuracy` in [0, 1]; `format`, `think_bbox`, ... where they apply. Every value is finite.
-    status: `ok` (judged, right or wrong), `no_answer`, `unparseable`, `timeout`, `crash`, `rejected` (refused unread).
+    status: `ok` (judged, right or wrong), `no_answer`, `unparseable`, `timeout`, `crash`, `rejected` (refused unread);
+        `judge_timeout`, `judge_error`: nobody has judged it, and the total says nothing.
     extracted: the answer as the verifier saw it, or None.
     trace: the rules applied, one sentence each, for people.
     """
@@ -59,6 +63,7 @@ class Verifier(NamedTuple):
         naming the problem when the reference cannot be read, because that is an error of the data.
     verify(extracted, prepared, params): judges the model's answer, which may be anything; never raises for it.
     defaults: its parameters (a sample's spec may change them) and their defaults, over those of `reward.spec.COMMON`.
+    remote: `verify` waits for another machine; the pool asks it without a worker (`reward.workers.judge`).
     open_params: a spec may give parameters that `defaults` does not know.
     needs_answer: completions without an answer are not shown to `verify`.
     isolated: True when `verify` must run in a worker process that can be killed at `deadline_seconds`.
@@ -72,5 +77,6 @@ class Verifier(NamedTuple):
     isolated: bool = False
     deadline_seconds: float = 5.0
     quick: Callable[[str, tuple[str, ...], Mapping[str, Any]], Verdict | None] | None = None
+    remote: bool = False
     open_params: bool = False
     needs_answer: bool = True

@@ -118,7 +118,7 @@ class RewardConfig:
 
     num_workers: int = 2
     overlong_buffer_tokens: int = 0
-    verifiers: dict[str, str] = field(default_factory=dict)
+    verifiers: dict[str, Any] = field(default_factory=dict)
 
     def settings(self, max_new_tokens: int) -> RewardSettings:
         """What scores depend on (see `reward/settings.py`). Raises ``ValueError`` naming the key."""

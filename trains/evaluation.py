@@ -11,6 +11,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from reward.types import UNJUDGED
 from trains.setup import Run
 
 POLL_SECONDS = 1.0
@@ -21,12 +22,12 @@ def evaluate(run: Run) -> dict[str, Any]:
     """Accuracy of the current weights on the held-out data, the same on every rank.
 
     Returns {"overall": {"accuracy", "solved", "num_samples", "length"}, "answer_type": {...}, "source": {...}};
-    `solved` is the share of samples with accuracy 1.
+    `solved` is the share of samples with accuracy 1. Answers that a judge was asked about in vain do not count.
     """
     records = _roll_out(run) if run.actor.is_data_parallel_head() else []
     gathered: list[list[dict]] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, records, group=run.actor.cpu_group)
-    records = [record for part in gathered for record in part]
+    records = [record for part in gathered for record in part if record["judged"]]
     result: dict[str, Any] = {"overall": _summary(records)}
     for key in ("answer_type", "source"):
         by_value = defaultdict(list)
@@ -66,6 +67,7 @@ def _record(info) -> dict[str, Any]:
     return {
         "source": info.source,
         "answer_type": info.answer_type,
+        "judged": info.scores[0].status not in UNJUDGED,
         "accuracy": info.scores[0].parts["accuracy"],
         "length": info.lengths[0],
         "sample_id": info.sample_id,

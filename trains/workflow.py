@@ -14,7 +14,7 @@ from areal.utils import logging
 from dataset.encode import EncodedPrompt, encode_prompt
 from dataset.prompts import DEFAULT_PROMPTS, PromptConfig
 from reward import RewardOutput
-from reward.settings import DEFAULT_SETTINGS, RewardSettings
+from reward.settings import DEFAULT_SETTINGS, RewardSettings, group_rewards
 from trains.host.rollout import token_versions
 from trains.types import Failure, Group, GroupInfo, Rollout
 from utils.sample import Sample
@@ -137,7 +137,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
                 [[0.0] * num_prompt + r.output_logprobs for r, *_ in rollouts], 0.0, torch.float32
             ),
             "versions": padded([versions for _, versions, *_ in rollouts], -1, torch.int32),
-            "rewards": torch.tensor([score.total for score in scores], dtype=torch.float32),
+            "rewards": torch.tensor(group_rewards(scores), dtype=torch.float32),
             "images": [self._images(encoded)],
             "info": [
                 GroupInfo(

@@ -15,7 +15,8 @@ ROLLOUT = {
     "length_mean": "Mean number of generated tokens.",
     "length_max": "Largest number of generated tokens.",
     "parts/*": "Mean of one reward part (accuracy, format, iou, ...) over the rollouts that have it.",
-    "statuses/*": "Share of rollouts by verifier status: ok, no_answer, unparseable, timeout, crash, rejected.",
+    "statuses/*": "Share of rollouts by verifier status: ok, no_answer, unparseable, timeout, crash, rejected, "
+    "judge_timeout, judge_error.",
 }
 STEP = {
     "step": "Optimizer steps done, counting from 1.",

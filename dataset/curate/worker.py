@@ -21,6 +21,7 @@ from dataset.prompts import PromptConfig
 from dataset.sources.base import BadRow, Context, Row, Source
 from reward.settings import DEFAULT_SETTINGS, RewardSettings
 from reward.spec import resolve
+from reward.types import UNJUDGED
 from utils.sample import Sample
 
 MAX_RESTARTS = 2
@@ -242,6 +243,8 @@ class Worker:
             )
         except ValueError as error:  # the reference could not be read by the verifier itself
             raise BadRow("bad-reference", f"{sample.id}: {error}") from error
+        if unjudged := [output.trace[0] for output in outputs if output.status in UNJUDGED]:
+            raise BadRow("not-judged", f"{sample.id}: {len(unjudged)} attempts: {unjudged[0]}")
         return [
             {
                 "text": text,
