@@ -1,7 +1,9 @@
 """`python -m reward bench`: how fast rewards are, beside the plain way of computing the same formulas.
 
 Prints, per answer type, rewards per second of the pool and of the baseline, and the wall time of a mixed step of 512
-trajectories with both; every pair is measured one right after the other in the same run. Accuracies of the two are
+trajectories with both; every pair is measured one right after the other in the same run. The pool's side is the path
+that training takes: `RewardPool.score` for every rollout with its sample's prompt type, spec and other arguments, so
+that format and boxes in the thinking count too; the baseline computes accuracies alone. Accuracies of the two are
 compared as they go, so that a fast wrong answer is noticed.
 """
 
@@ -14,8 +16,11 @@ import time
 from typing import NamedTuple
 
 from reward.pool import RewardPool
+from reward.settings import DEFAULT_SETTINGS
+from reward.spec import WEIGHTS
 from reward.tools import bench_baseline
 from reward.tools.bench_data import GROUP, STEP_MIX, Prompt, make_prompt, make_step
+from utils.sample import SPATIAL_PROBLEM_TYPE, Sample
 
 KINDS = [*STEP_MIX, "ocrtext-long", "general-code"]
 # Prompts of 16 rollouts per type and round; the baseline of the slow types gets fewer, or it would take minutes.
@@ -95,13 +100,27 @@ def measure_step(pool: RewardPool, rounds: int) -> Row:
 
 
 def _score_with_pool(pool: RewardPool, prompts: list[Prompt]) -> tuple[float, list[list[float]]]:
+    async def score_prompt(prompt: Prompt) -> list[float]:
+        sample = as_sample(prompt)
+        rollouts = (
+            pool.score(**DEFAULT_SETTINGS.arguments(sample, completion, num_tokens=num_tokens, progress=0.5))
+            for completion, num_tokens in zip(prompt.completions, map(len, prompt.completions), strict=True)
+        )
+        return [output.parts["accuracy"] for output in await asyncio.gather(*rollouts)]
+
     async def score_all() -> list[list[float]]:
-        groups = (pool.score_group(p.completions, p.answer, p.answer_type) for p in prompts)
-        return [[output.parts["accuracy"] for output in group] for group in await asyncio.gather(*groups)]
+        return await asyncio.gather(*map(score_prompt, prompts))
 
     start = time.perf_counter()
     accuracies = asyncio.run(score_all())
     return time.perf_counter() - start, accuracies
+
+
+def as_sample(prompt: Prompt) -> Sample:
+    """A row of curated data, with a thinking prompt and a spec, as the loader would give it to the workflow."""
+    kind = SPATIAL_PROBLEM_TYPE if prompt.answer_type == "bbox" else "math"
+    spec = {"weights": WEIGHTS, "max_answer_fraction": 0.5}
+    return Sample("bench/0", (), "?", (prompt.answer,), kind, prompt.answer_type, "bench", "think", spec)
 
 
 def _score_plainly(prompts: list[Prompt]) -> tuple[float, list[list[float]]]:
@@ -119,6 +138,7 @@ def _largest_difference(left: list[list[float]], right: list[list[float]]) -> fl
 
 def _table(report: dict, rows: list[Row]) -> str:
     lines = [
+        "RewardPool.score for every rollout with prompt type and spec, as training asks, against accuracies alone",
         f"{report['cores']} cores, {report['workers']} workers, load {report['load']}",
         f"{'type':<18}{'rewards/s':>12}{'baseline/s':>12}{'ratio':>9}{'largest difference':>20}",
     ]
