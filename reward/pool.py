@@ -21,12 +21,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from reward.reading.judge_text import check
 from reward.reading.references import reference_texts
 from reward.registry import VERIFIERS
 from reward.score import extracted_answer, failed, score_quick, with_verdict
 from reward.spec import resolve
 from reward.types import RewardOutput, Unavailable, Verdict
-from reward.verifiers import http
 from reward.verifiers.custom import is_custom
 from reward.workers import judge
 from reward.workers.dispatch import Dispatcher, Limits, Task
@@ -158,7 +158,7 @@ class RewardPool:
         rule = resolve(answer_type, options["spec"])
         answers = list(reference_texts(answer, rule.verifier))
         if VERIFIERS[rule.verifier].remote:
-            http.check(rule.params)
+            check(rule.params)
             text = extracted_answer(completion, rule).text
             return judge.the_judge().submit(rule.params, answers, text, completion)
         if is_custom(rule.verifier):  # a worker does not know what was registered here

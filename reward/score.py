@@ -4,6 +4,7 @@
 in the caller's own process. `reward.score` and `reward.pool.RewardPool.score` choose between the two.
 """
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -18,6 +19,8 @@ from reward.spec import Rule, resolve
 from reward.types import RewardOutput, Status, Verdict
 
 logger = logging.getLogger(__name__)
+
+MAX_REMEMBERED_CHARS = 20_000
 
 NO_ANSWER = Verdict(
     0.0, "no_answer", trace=("no <answer>...</answer> and no \\boxed{...} after the thinking",)
@@ -53,12 +56,22 @@ def score_local(
         verdict = TOO_LONG
     elif not text and verifier.needs_answer:
         verdict = NO_ANSWER
+    elif verifier.remembers and len(text) <= MAX_REMEMBERED_CHARS:
+        verdict = _remembered(rule.verifier, text, references, rule.params_key)
     else:
         params = rule.params if progress is None else {**rule.params, "progress": progress}
         if verifier.open_params or verifier.remote:
             params = {**params, "completion": completion}
         verdict = max((verifier.verify(text, gold, params) for gold in prepared), key=lambda v: v.accuracy)
     return finish(verdict, completion, extraction, rule, problem_type, prompt_type, num_tokens)
+
+
+@lru_cache(maxsize=1024)
+def _remembered(verifier_name: str, text: str, references: tuple[str, ...], params_key: str) -> Verdict:
+    """The best verdict over the references; rollouts of a prompt often give the same answer."""
+    prepared = [prepared_reference(verifier_name, reference, params_key) for reference in references]
+    verify, params = VERIFIERS[verifier_name].verify, json.loads(params_key)
+    return max((verify(text, gold, params) for gold in prepared), key=lambda v: v.accuracy)
 
 
 def score_quick(
@@ -180,8 +193,6 @@ def checked_inputs(  # noqa: PLR0917
 @lru_cache(maxsize=2048)
 def prepared_reference(verifier_name: str, reference: str, params_key: str) -> Any:
     """The parsed reference, shared by the rollouts of a prompt. Raises ValueError naming the field `answer`."""
-    import json
-
     try:
         return VERIFIERS[verifier_name].prepare(reference, json.loads(params_key))
     except ValueError as error:

@@ -63,6 +63,7 @@ class Verifier(NamedTuple):
         naming the problem when the reference cannot be read, because that is an error of the data.
     verify(extracted, prepared, params): judges the model's answer, which may be anything; never raises for it.
     defaults: its parameters (a sample's spec may change them) and their defaults, over those of `reward.spec.COMMON`.
+    remembers: a costly `verify` that depends on its arguments alone, but for `progress`: equal answers are judged once.
     remote: `verify` waits for another machine; the pool asks it without a worker (`reward.workers.judge`).
     open_params: a spec may give parameters that `defaults` does not know.
     needs_answer: completions without an answer are not shown to `verify`.
@@ -77,6 +78,7 @@ class Verifier(NamedTuple):
     isolated: bool = False
     deadline_seconds: float = 5.0
     quick: Callable[[str, tuple[str, ...], Mapping[str, Any]], Verdict | None] | None = None
+    remembers: bool = False
     remote: bool = False
     open_params: bool = False
     needs_answer: bool = True

@@ -345,4 +345,6 @@ def _one_comparison(body: str, wanted: str, params: Mapping[str, Any]) -> Verdic
     return Verdict(float(equal), trace=(step,))
 
 
-VERIFIER = Verifier(prepare, verify, DEFAULTS, isolated=True, deadline_seconds=3.0, quick=quick)
+VERIFIER = Verifier(
+    prepare, verify, DEFAULTS, isolated=True, deadline_seconds=3.0, quick=quick, remembers=True
+)

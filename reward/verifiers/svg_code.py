@@ -104,4 +104,4 @@ def _counts(document: str) -> tuple[Counter[str], Counter[str]]:
 
 
 DEFAULTS = {"solved_threshold": 0.5, "code_block": True, "unclosed_answer": True, "ssim_above_blank": False}
-VERIFIER = Verifier(prepare, verify, DEFAULTS, isolated=True, deadline_seconds=5.0)
+VERIFIER = Verifier(prepare, verify, DEFAULTS, isolated=True, deadline_seconds=5.0, remembers=True)

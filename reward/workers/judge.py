@@ -17,8 +17,8 @@ from typing import Any
 
 import aiohttp
 
+from reward.reading.judge_text import cache_key, read_reply, request_body
 from reward.types import Verdict
-from reward.verifiers.http import cache_key, read_reply, request_body
 
 logger = logging.getLogger(__name__)
 

@@ -265,3 +265,21 @@ def test_a_verifier_that_raises_on_an_answer_scores_a_crash(monkeypatch):
     monkeypatch.setitem(VERIFIERS, "number", number.VERIFIER._replace(verify=broken))
     output = reward.score("<answer>7</answer>", "7", "number")
     assert (output.total, output.status) == (0.0, "crash")
+
+
+def test_equal_answers_to_a_costly_verifier_are_judged_once(monkeypatch):
+    asked = []
+
+    def verify(text, gold, params):
+        asked.append(text)
+        return VERIFIERS["any"].verify(text, gold, params)
+
+    costly = VERIFIERS["any"]._replace(verify=verify, remembers=True)
+    monkeypatch.setitem(VERIFIERS, "costly", costly)
+    monkeypatch.setitem(ANSWER_TYPES, "costly", "costly")
+    totals = [score_local(f"{p}<answer>{t}</answer>", "b", "costly").total for p in "xy" for t in ("a", "b")]
+    assert (totals, asked) == ([0.0, 1.0, 0.0, 1.0], ["a", "b"])
+    assert score_local("<answer>b</answer>", "a", "costly").total == 0.0  # another reference
+    monkeypatch.setitem(VERIFIERS, "costly", costly._replace(remembers=False))
+    assert score_local("<answer>b</answer>", "b", "costly").total == 1.0
+    assert asked == ["a", "b", "b", "b"]

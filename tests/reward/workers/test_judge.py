@@ -12,9 +12,9 @@ from aiohttp import web
 
 import reward
 from reward.pool import RewardPool
+from reward.reading import judge_text
 from reward.settings import group_rewards, make_settings
 from reward.types import RewardOutput
-from reward.verifiers import http
 from reward.workers import judge
 from utils.sample import Sample
 
@@ -243,7 +243,7 @@ def test_rollouts_that_nobody_judged_are_neither_favoured_nor_blamed():
 
 
 def test_equal_questions_are_equal_bytes():
-    params = {**http.DEFAULTS, "url": "http://a/v1", "model": "m"}
-    body = http.request_body(params, ["r"], "a", "c")
-    assert body == http.request_body(dict(reversed(params.items())), ["r"], "a", "c")
-    assert http.cache_key(params, body) != http.cache_key({**params, "url": "http://b/v1"}, body)
+    params = {**judge_text.DEFAULTS, "url": "http://a/v1", "model": "m"}
+    body = judge_text.request_body(params, ["r"], "a", "c")
+    assert body == judge_text.request_body(dict(reversed(params.items())), ["r"], "a", "c")
+    assert judge_text.cache_key(params, body) != judge_text.cache_key({**params, "url": "http://b/v1"}, body)
