@@ -19,7 +19,7 @@ from reward.reading.svg_guard import SvgRejected, SvgUnparseable, find_document,
 from reward.reading.svg_render import SIDE, RenderFailed, render
 from reward.types import Status, Verdict, Verifier
 
-MAX_CHARS = 400_000
+MAX_CHARS = 800_000
 
 
 class Drawing(NamedTuple):
