@@ -1,119 +1,134 @@
-"""Log-probabilities and entropy from logits, in pieces: no second full-vocabulary copy in float32.
+"""Log-probabilities and entropy from hidden states, by blocks of the vocabulary: logits never exist as a whole.
 
-At 6,144 tokens and a vocabulary of 151,936 the logits take 1.9 GB in bfloat16. The direct form,
-`log_softmax(logits.float() / temperature)`, adds two float32 copies of 3.7 GB each and keeps one for the
-backward pass. Here a piece of `chunk_size` tokens is raised to float32 at a time, only three numbers per
-token are kept, and the backward pass recomputes the softmax of each piece straight into the gradient.
+At 6,144 tokens and a vocabulary of 151,936 the logits take 1.9 GB in bfloat16, their gradient as much again, and the
+direct form, `log_softmax(logits.float() / temperature)`, adds float32 copies of 3.7 GB each. Here the output layer is
+part of the computation: a block of its rows is multiplied at a time, the softmax's normaliser is gathered over the
+blocks (online, as in Milakov and Gimelshein 2018, arXiv:1805.02867), three numbers per token are kept, and the backward
+pass multiplies each block again and turns it into its share of both gradients. Blocks run over the vocabulary and not
+over tokens, so that the gradient of a row of the output layer is one product, summed in the hardware's own precision.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 # Below every float32 log-probability that matters (exp underflows at -104); keeps 0 * -inf out of the sums.
 LOWEST_LOGIT = -1e4
+BLOCK_SIZE = 2048
 
 
 def logprobs_and_entropy(
-    logits: Tensor,
+    hidden: Tensor,
+    weight: Tensor,
     labels: Tensor,
     temperature: float = 1.0,
-    chunk_size: int = 64,
     excluded: Sequence[int] = (),
+    block_size: int = BLOCK_SIZE,
 ) -> tuple[Tensor, Tensor]:
-    """Log-probability of each label and entropy of each distribution, both `[...]`, in nats.
+    """Log-probability of each label and entropy of each distribution, both `[tokens]`, in nats.
 
-        logprobs = logits[label] / T - logsumexp(logits / T)
-        entropy  = -sum_v p_v log p_v,  p = softmax(logits / T)
+        x = hidden weight^T / T       logprobs = x[label] - logsumexp(x)       entropy = -sum_v p_v log p_v, p = softmax(x)
 
-    `logits` is `[..., vocab]` of any floating dtype, `labels` `[...]` holds token ids (already shifted: row t
-    of the logits predicts `labels[t]`). `temperature` must be the sampling temperature, or trainer and
-    rollout engine measure different policies. `chunk_size` is the number of tokens raised to float32 at a
-    time: it bounds the scratch memory at 2 * chunk_size * vocab * 4 bytes and does not change the result.
-    `excluded` are tokens that the rollout engine never draws (image and video pads): the distribution is
-    the one over all others. The value at a label that is excluded itself is finite and means nothing.
+    `hidden` is `[tokens, dim]`, `weight` `[vocab, dim]` the output layer (no bias), both of one floating dtype, in which
+    they are multiplied; `labels` `[tokens]` holds token ids (already shifted: row t predicts `labels[t]`). `temperature`
+    must be the sampling temperature, or trainer and rollout engine measure different policies. `excluded` are tokens
+    that the rollout engine never draws (image and video pads): the distribution is the one over all others. The value
+    at a label that is excluded itself is finite and means nothing. `block_size` rows of `weight` are multiplied at a
+    time: scratch memory is about 10 * tokens * block_size bytes, and the result does not depend on it.
 
-    Both outputs are float32 (float64 for float64 logits) and differentiable once with respect to `logits`;
-    the gradient has the dtype of `logits`. A logit of -inf is a token that cannot be drawn.
+    Both outputs are float32 (float64 for float64 input) and differentiable once with respect to `hidden` and `weight`.
 
-    Raises ValueError for shapes that do not fit or a temperature that is not positive.
+    Raises ValueError for shapes that do not fit, or a temperature or block size that is not positive.
     """
-    if logits.shape[:-1] != labels.shape:
+    if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1] or labels.shape != hidden.shape[:1]:
         raise ValueError(
-            f"logits {tuple(logits.shape)} need labels {tuple(logits.shape[:-1])}, got {tuple(labels.shape)}"
+            f"wanted hidden [tokens, dim], weight [vocab, dim] and labels [tokens], got {tuple(hidden.shape)}, "
+            f"{tuple(weight.shape)} and {tuple(labels.shape)}"
         )
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; it must be positive (greedy text has no policy)")
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size is {chunk_size}; it must be at least 1")
-    flat = logits.reshape(-1, logits.shape[-1])
-    never = torch.tensor(list(excluded), dtype=torch.int64, device=logits.device)
-    logprobs, entropy = _LogprobsAndEntropy.apply(flat, labels.reshape(-1), temperature, chunk_size, never)
-    return logprobs.view(labels.shape), entropy.view(labels.shape)
+    if block_size < 1:
+        raise ValueError(f"block_size is {block_size}; it must be at least 1")
+    never = torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
+    never[list(excluded)] = True
+    return _LogprobsAndEntropy.apply(hidden, weight, labels, never, temperature, block_size)
 
 
 class _LogprobsAndEntropy(torch.autograd.Function):
-    """With p = softmax(x), x = logits / T, H the entropy and y the label:
+    """With p = softmax(x), H the entropy and y the label:
 
     d logprob / d x_v = [v = y] - p_v            d H / d x_v = -p_v (log p_v + H)
     """
 
     @staticmethod
     def forward(ctx, *args):
-        logits, labels, temperature, chunk_size, never = args
+        hidden, weight, labels, never, temperature, block_size = args
         ctx.set_materialize_grads(False)
-        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        highest, log_sum, logprobs, entropy = (
-            torch.empty(len(labels), dtype=dtype, device=logits.device) for _ in range(4)
-        )
-        scratch = _scratch(logits, dtype, chunk_size)
-        for rows in _pieces(len(labels), chunk_size):
-            x, exp_x = (buffer[: len(labels[rows])] for buffer in scratch)
-            x.copy_(logits[rows]).div_(temperature)
-            picked = x.gather(-1, labels[rows, None]).squeeze(-1)
-            highest[rows] = x.index_fill_(-1, never, -torch.inf).amax(-1)
-            x.sub_(highest[rows, None])
-            torch.exp(x.clamp_(min=LOWEST_LOGIT), out=exp_x)
-            total = exp_x.sum(-1)
-            log_sum[rows] = total.log()
-            logprobs[rows] = picked - highest[rows] - log_sum[rows]
-            entropy[rows] = log_sum[rows] - exp_x.mul_(x).sum(-1) / total
-        ctx.save_for_backward(logits, labels, highest, log_sum, entropy, never)
-        ctx.temperature, ctx.chunk_size = temperature, chunk_size
-        return logprobs, entropy
+        dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        zeros = torch.zeros(len(labels), dtype=dtype, device=hidden.device)
+        picked, total, weighted = zeros, zeros.clone(), zeros.clone()  # of the label; sum e; sum (x - highest) e
+        highest = torch.full_like(zeros, -1e30)
+        for block in _blocks(len(weight), block_size):
+            x = _logits(hidden, weight[block], temperature, dtype)
+            rows, columns = _inside(labels, block)
+            picked[rows] = x[rows, columns]
+            x.masked_fill_(never[block], -torch.inf)
+            higher = torch.maximum(highest, x.amax(-1))
+            x.sub_(higher[:, None]).clamp_(min=LOWEST_LOGIT)
+            drop = highest - higher
+            weighted.add_(drop * total).mul_(drop.exp())
+            total.mul_(drop.exp())
+            highest = higher
+            e = x.exp()
+            total += e.sum(-1)
+            weighted += e.mul_(x).sum(-1)
+        log_total = highest + total.log()
+        entropy = total.log() - weighted / total
+        ctx.save_for_backward(hidden, weight, labels, never, log_total, entropy)
+        ctx.temperature, ctx.block_size = temperature, block_size
+        return picked - log_total, entropy
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_logprobs: Tensor | None, grad_entropy: Tensor | None):
         if grad_logprobs is None and grad_entropy is None:
-            return None, None, None, None, None
-        logits, labels, highest, log_sum, entropy, never = ctx.saved_tensors
-        grad_logits = torch.empty_like(logits)
-        scratch = _scratch(logits, entropy.dtype, ctx.chunk_size)
-        for rows in _pieces(len(labels), ctx.chunk_size):
-            log_p, p = (buffer[: len(labels[rows])] for buffer in scratch)
-            log_p.copy_(logits[rows]).div_(ctx.temperature)
-            log_p.sub_(highest[rows, None]).sub_(log_sum[rows, None]).clamp_(min=LOWEST_LOGIT)
-            torch.exp(log_p, out=p).index_fill_(-1, never, 0.0)
+            return None, None, None, None, None, None
+        hidden, weight, labels, never, log_total, entropy = ctx.saved_tensors
+        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+        grad_hidden = torch.zeros(hidden.shape, dtype=log_total.dtype, device=hidden.device) if wants_hidden else None
+        grad_weight = torch.empty_like(weight) if wants_weight else None
+        for block in _blocks(len(weight), ctx.block_size):
+            log_p = _logits(hidden, weight[block], ctx.temperature, log_total.dtype)
+            log_p.sub_(log_total[:, None]).clamp_(min=LOWEST_LOGIT)
+            p = log_p.exp().masked_fill_(never[block], 0.0)
             if grad_entropy is None:
-                grad = p.mul_(-grad_logprobs[rows, None])
+                grad = p.mul_(-grad_logprobs[:, None])
             else:
-                factor = log_p.add_(entropy[rows, None]).mul_(grad_entropy[rows, None])
+                factor = log_p.add_(entropy[:, None]).mul_(grad_entropy[:, None])
                 if grad_logprobs is not None:
-                    factor.add_(grad_logprobs[rows, None])
+                    factor.add_(grad_logprobs[:, None])
                 grad = p.mul_(factor).neg_()
             if grad_logprobs is not None:
-                grad.scatter_add_(-1, labels[rows, None], grad_logprobs[rows, None])
-            grad_logits[rows] = grad.div_(ctx.temperature)
-        return grad_logits, None, None, None, None
+                rows, columns = _inside(labels, block)
+                grad[rows, columns] += grad_logprobs[rows]
+            grad = grad.div_(ctx.temperature).to(hidden.dtype)
+            if wants_hidden:
+                grad_hidden += grad @ weight[block]
+            if wants_weight:
+                torch.mm(grad.T, hidden, out=grad_weight[block])
+        return None if grad_hidden is None else grad_hidden.to(hidden.dtype), grad_weight, None, None, None, None
 
 
-def _scratch(logits: Tensor, dtype: torch.dtype, chunk_size: int) -> tuple[Tensor, Tensor]:
-    """Two buffers for a piece, used again for every piece: on CPU fresh ones cost more than the arithmetic."""
-    shape = (min(chunk_size, len(logits)), logits.shape[-1])
-    return tuple(torch.empty(shape, dtype=dtype, device=logits.device) for _ in range(2))
+def _logits(hidden: Tensor, weight: Tensor, temperature: float, dtype: torch.dtype) -> Tensor:
+    return (hidden @ weight.T).to(dtype).div_(temperature)
 
 
-def _pieces(length: int, chunk_size: int) -> list[slice]:
-    return [slice(start, start + chunk_size) for start in range(0, length, chunk_size)]
+def _inside(labels: Tensor, block: slice) -> tuple[Tensor, Tensor]:
+    """The tokens whose label lies in the block, and its place there."""
+    rows = ((labels >= block.start) & (labels < block.stop)).nonzero().squeeze(-1)
+    return rows, labels[rows] - block.start
+
+
+def _blocks(length: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, length)) for start in range(0, length, size))

@@ -14,10 +14,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
+from transformers.integrations.flash_attention import flash_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from llavaonevision1_5.shared_prompts import attend_flash, attend_sdpa
+
 NAME = "packed_sdpa"
+FLASH_NAME = "flash_attention_2"  # transformers looks its kernels up by this name
 
 
 def _attend(
@@ -77,9 +81,12 @@ def packed_sdpa(
     dropout: float = 0.0,
     scaling: float | None = None,
     segment_lengths: list[int] | None = None,
+    shared_prompts: tuple | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention interface: segments if `segment_lengths` is given, else its own `sdpa`."""
+    """transformers' attention interface: units of `shared_prompts.py` or segments if they are given, else its own `sdpa`."""
+    if shared_prompts is not None:
+        return attend_sdpa(query, key, value, shared_prompts, scaling=scaling), None
     if segment_lengths is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
@@ -87,6 +94,23 @@ def packed_sdpa(
     is_causal = bool(getattr(module, "is_causal", True))
     output = segmented_attention(query, key, value, segment_lengths, scaling=scaling, is_causal=is_causal)
     return output, None
+
+
+def flash(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float | None = None,
+    shared_prompts: tuple | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention interface: `shared_prompts` if they are given, else its own flash-attention."""
+    if shared_prompts is not None:
+        return attend_flash(query, key, value, shared_prompts, scaling=scaling), None
+    return flash_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
 
 def segment_lengths_of(cu_seqlens: torch.Tensor) -> list[int]:
@@ -103,9 +127,12 @@ def bounds_from_position_ids(position_ids: torch.Tensor) -> torch.Tensor:
 
 
 def register() -> None:
-    """Make `packed_sdpa` an attention implementation of transformers; masks are built as for `sdpa`."""
+    """Make `packed_sdpa` an attention implementation of transformers, with masks as for `sdpa`, and let its
+    `flash_attention_2` take rows with shared prompts.
+    """
     AttentionInterface.register(NAME, packed_sdpa)
     AttentionMaskInterface.register(NAME, sdpa_mask)
+    AttentionInterface.register(FLASH_NAME, flash)
 
 
 register()

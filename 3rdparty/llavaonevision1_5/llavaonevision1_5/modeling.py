@@ -3,11 +3,12 @@
 The language model is transformers' own Qwen3; the vision tower is in `vision.py`. Module names equal the
 names on disk (`visual.*`, `model.*`, `lm_head.weight`), so loading, saving and weight updates need no mapping.
 
-Three forms of input give the same logits:
+These forms of input give the same logits:
 
 - one sequence, or a right-padded batch with a 2D `attention_mask`;
 - several sequences packed into one row, told apart by `cu_seq_lens_q` (as AReaL passes it) or by `position_ids`
   that restart; packed sequences never see each other, whatever the attention implementation;
+- rollouts that share their prompts, told apart by `shared_prompts` (see `shared_prompts.py`);
 - any of these with images: `pixel_values` `[patches, 588]` and `image_grid_thw` `[images, 3]` of all images in
   the order of their tokens.
 """
@@ -139,13 +140,15 @@ class LLaVAOneVision1_5_ForConditionalGeneration(LLaVAOneVision1_5_PreTrainedMod
         pixel_values: torch.Tensor | None = None,
         image_grid_thw: torch.Tensor | None = None,
         cu_seq_lens_q: torch.Tensor | None = None,
+        shared_prompts: tuple | None = None,
         mm_token_type_ids: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Logits `[batch, seq, vocab]`; only the last `logits_to_keep`, or those at its indices, if given.
 
         `cu_seq_lens_q` (`[sequences + 1]`, first 0, last seq) says where the sequences of one packed row begin.
-        `mm_token_type_ids` is what processors of this family add; positions are one-dimensional here, so the
+        `shared_prompts` (units of `shared_prompts.py`) lays out a row in which several answers follow one prompt; it
+        needs `position_ids`. `mm_token_type_ids` is what processors of this family add; positions are one-dimensional here, so the
         model has no use for it.
         """
         del mm_token_type_ids
@@ -159,9 +162,14 @@ class LLaVAOneVision1_5_ForConditionalGeneration(LLaVAOneVision1_5_PreTrainedMod
         if isinstance(attention_mask, dict):
             attention_mask = None  # AReaL's way to say: no mask, the row is packed
         text_inputs = {key: kwargs[key] for key in _TEXT_KEYS if kwargs.get(key) is not None}
-        if cu_seq_lens_q is None and attention_mask is None and past_key_values is None:
+        is_plain = cu_seq_lens_q is None and attention_mask is None and past_key_values is None
+        if is_plain and shared_prompts is None:
             cu_seq_lens_q = _bounds_if_packed(position_ids, num_rows=inputs_embeds.shape[0])
-        if cu_seq_lens_q is not None:
+        if shared_prompts is not None:
+            text_inputs |= {"attention_mask": {"full_attention": None}, "position_ids": position_ids}
+            text_inputs["shared_prompts"] = shared_prompts
+            use_cache = False
+        elif cu_seq_lens_q is not None:
             text_inputs |= self._packed_inputs(inputs_embeds.shape[1], position_ids, cu_seq_lens_q)
             use_cache = False  # a cache would make transformers build a mask that ignores the packing
         else:
@@ -176,7 +184,8 @@ class LLaVAOneVision1_5_ForConditionalGeneration(LLaVAOneVision1_5_PreTrainedMod
         hidden = outputs.last_hidden_state
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(hidden[:, kept, :])
-        if self.config.suppress_media_tokens:
+        # A trainer's output layer may return scores of tokens in place of logits; it leaves the media tokens out itself.
+        if self.config.suppress_media_tokens and logits.shape[-1] == self.lm_head.out_features:
             media = torch.tensor(self.config.media_token_ids, device=logits.device)
             logits = logits.index_fill_(-1, media, SUPPRESSED_LOGIT)
         loss = None
