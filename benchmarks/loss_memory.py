@@ -1,16 +1,16 @@
-"""Peak memory and time of the log-probabilities: chunked against the direct form, vocabulary 151,936.
+"""Peak memory and time of log-probabilities from hidden states: by blocks against the direct form, vocabulary 151,936.
 
     python -m benchmarks.loss_memory                       # CPU, and CUDA where there is one
     python -m benchmarks.loss_memory --tokens 6144 --device cuda --output loss_memory.json
 
-Each form runs forward and backward (log-probability and entropy both with a gradient) in a process of its
-own, so that no form inherits another's memory. The peak counts what comes on top of the logits themselves;
-the gradient of the logits is part of it, and no form can do without. Forms:
+Each form runs forward and backward (log-probability and entropy both with a gradient) in a process of its own, so that
+no form inherits another's memory. The peak counts what comes on top of hidden states, output layer and their two
+gradients: with the logits, where a form makes them. Forms:
 
-- direct: log_softmax of a float32 copy, entropy from it, everything kept by autograd,
-- piecewise: the same in pieces of 1,024 tokens under autograd, the way of AReaL 1.0.4 without its compiler:
-  the scratch memory of a piece goes, what the backward pass needs of every piece stays,
-- chunked N: `utils.logprobs.logprobs_and_entropy` with pieces of N tokens.
+- direct: logits, log_softmax of a float32 copy, entropy from it, everything kept by autograd,
+- piecewise: the same from the logits on in pieces of 1,024 tokens under autograd, the way of AReaL 1.0.4 without its
+  compiler: the scratch memory of a piece goes, what the backward pass needs of every piece stays,
+- blocks of N: `utils.logprobs.logprobs_and_entropy` with N vocabulary entries at a time.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,65 +28,70 @@ from torch import Tensor
 from utils.logprobs import logprobs_and_entropy
 
 VOCAB_SIZE = 151_936
-CHUNK_SIZES = (16, 32, 64, 128, 512)
+HIDDEN_SIZE = 128  # small, so that what is measured is the vocabulary's side
+BLOCK_SIZES = (512, 1024, 4096)
 MIB = 2**20
 
 
-def direct(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def direct(hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probability and entropy through one float32 log_softmax over all tokens."""
+    return _of_logits(hidden @ weight.T, labels)
+
+
+def _of_logits(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     log_p = logits.float().log_softmax(-1)
     return log_p.gather(-1, labels[:, None]).squeeze(-1), -(log_p.exp() * log_p).sum(-1)
 
 
-def piecewise(logits: Tensor, labels: Tensor, size: int = 1024) -> tuple[Tensor, Tensor]:
+def piecewise(hidden: Tensor, weight: Tensor, labels: Tensor, size: int = 1024) -> tuple[Tensor, Tensor]:
     """The direct form on `size` tokens at a time, each piece recorded by autograd."""
-    parts = [direct(logits[i : i + size], labels[i : i + size]) for i in range(0, len(labels), size)]
+    logits = hidden @ weight.T
+    parts = [_of_logits(logits[i : i + size], labels[i : i + size]) for i in range(0, len(labels), size)]
     logprobs, entropy = zip(*parts, strict=True)
     return torch.cat(logprobs), torch.cat(entropy)
 
 
-def forms() -> dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+def forms() -> dict[str, Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]]:
     """Name of each form to measure, and the form."""
-    chunked = {
-        f"chunked {size}": lambda logits, labels, size=size: logprobs_and_entropy(
-            logits, labels, chunk_size=size
-        )
-        for size in CHUNK_SIZES
-    }
-    return {"direct": direct, "piecewise": piecewise} | chunked
+    blocks = {f"blocks of {size}": partial(logprobs_and_entropy, block_size=size) for size in BLOCK_SIZES}
+    return {"direct": direct, "piecewise": piecewise} | blocks
 
 
 def measure(name: str, device: str, tokens: int, vocab_size: int, repeats: int) -> dict:
-    """Run one form forward and backward; its peak memory over the logits in MiB and median seconds."""
+    """Run one form forward and backward; its peak memory over inputs and gradients in MiB and median seconds."""
     torch.manual_seed(0)
     on_cuda = device == "cuda"
     if not on_cuda:
         torch.set_num_threads(1)
-    logits = torch.empty(tokens, vocab_size, dtype=torch.bfloat16, device=device).normal_(0, 3)
+    hidden = torch.empty(tokens, HIDDEN_SIZE, dtype=torch.bfloat16, device=device).normal_()
+    weight = torch.empty(vocab_size, HIDDEN_SIZE, dtype=torch.bfloat16, device=device).normal_(0, 0.3)
     labels = torch.randint(vocab_size, (tokens,), device=device)
-    logits.requires_grad_()
+    inputs = (hidden.requires_grad_(), weight.requires_grad_())
     if on_cuda:
         torch.cuda.reset_peak_memory_stats()
-    tiny = torch.zeros(1, 2, dtype=torch.bfloat16, device=device, requires_grad=True)
-    forms()[name](tiny, labels[:1] * 0)[0].sum().backward()  # load what loads at the first call
+    forms()[name](hidden[:1], weight[:2], labels[:1] * 0)[
+        0
+    ].sum().backward()  # load what loads at the first call
+    hidden.grad = weight.grad = None
     before = _peak_bytes(device)
     seconds = []
     for _ in range(repeats):
         _synchronize(device)
         start = time.perf_counter()
-        logprobs, entropy = forms()[name](logits, labels)
+        logprobs, entropy = forms()[name](*inputs, labels)
         # autograd.grad and not backward: a leaf's accumulation would add a copy that a model does not make.
-        (grad,) = torch.autograd.grad(logprobs.sum() + 1e-3 * entropy.sum(), logits)
+        grads = torch.autograd.grad(logprobs.sum() + 1e-3 * entropy.sum(), inputs)
         _synchronize(device)
         seconds.append(time.perf_counter() - start)
-        del logprobs, entropy, grad
+        size = sum(grad.numel() * grad.element_size() for grad in grads)
+        del logprobs, entropy, grads
     return {
         "form": name,
         "device": device,
         "tokens": tokens,
         "vocab_size": vocab_size,
-        "logits_mib": logits.numel() * logits.element_size() / MIB,
-        "peak_over_logits_mib": (_peak_bytes(device) - before) / MIB,
+        "logits_mib": tokens * vocab_size * 2 / MIB,
+        "peak_mib": (_peak_bytes(device) - before - size) / MIB,
         "seconds": statistics.median(seconds),
     }
 
@@ -116,12 +122,12 @@ def run(devices: list[str], tokens: int, vocab_size: int = VOCAB_SIZE, repeats: 
 def table(results: list[dict]) -> str:
     """Markdown table of `run`'s results."""
     lines = [
-        "| device | form | tokens | peak over logits, MiB | in logits' sizes | seconds |",
+        "| device | form | tokens | peak, MiB | in logits' sizes | seconds |",
         "|---|---|---:|---:|---:|---:|",
     ]
     lines += [
-        f"| {r['device']} | {r['form']} | {r['tokens']} | {r['peak_over_logits_mib']:,.0f} "
-        f"| {r['peak_over_logits_mib'] / r['logits_mib']:.2f} | {r['seconds']:.3f} |"
+        f"| {r['device']} | {r['form']} | {r['tokens']} | {r['peak_mib']:,.0f} "
+        f"| {r['peak_mib'] / r['logits_mib']:.2f} | {r['seconds']:.3f} |"
         for r in results
     ]
     return "\n".join(lines)

@@ -13,13 +13,19 @@ import torch
 from areal.utils import stats_tracker
 
 from trains.config import ActorConfig, LossConfig
-from trains.host.engine import VisionEngine
+from trains.host.engine import VisionEngine, by_group
 from trains.types import Group
 from utils.advantages import batch_moments, batch_whiten, group_advantages, shape_rewards, signal_mask
 from utils.functional import aggregate_loss, decoupled_ppo_loss, loss_denominator
 from utils.policy_metrics import kl_estimate
 
-TRAINED_KEYS = ("policy_mask", "behavior_logprobs", "proximal_logprobs", "advantages")
+TRAINED_KEYS = (
+    "policy_mask",
+    "behavior_logprobs",
+    "proximal_logprobs",
+    "reference_logprobs",
+    "advantages",
+)
 
 
 class VisionActor(VisionEngine):
@@ -72,18 +78,32 @@ class VisionActor(VisionEngine):
         for group, values in zip(batch, advantages.split(sizes), strict=True):
             group["advantages"] = values[:, None] * group["policy_mask"]
 
+    @property
+    def needs_proximal_pass(self) -> bool:
+        """Whether the proximal log-probabilities take a forward pass of their own.
+
+        They are those of the weights before the update. With one minibatch the update's own forward pass has these
+        weights; from the second minibatch on it does not.
+        """
+        wanted = self.loss.proximal_pass
+        return wanted == "separate" or (wanted == "auto" and self.config.num_minibatches > 1)
+
     def ppo_update(self, batch: list[Group]) -> dict[str, float]:
         """One pass over the batch in `num_minibatches` optimizer steps.
 
-        Returns of the last step `grad_norm`, `lr` and `gradient_norms` (by block, before clipping), and `num_skipped`,
-        the steps left out because their gradient was not finite.
+        Writes `proximal_logprobs` into each group where they took no pass of their own. Returns of the last step
+        `grad_norm`, `lr` and `gradient_norms` (by block, before clipping), and `num_skipped`, the steps left out
+        because their gradient was not finite.
         """
-        keys = TRAINED_KEYS + (("reference_logprobs",) if "reference_logprobs" in batch[0] else ())
+        keys = [key for key in TRAINED_KEYS if key in batch[0]]
         self.train()
         num_skipped = 0
-        for minibatch in self.minibatches(batch, keys):
-            step = self.train_batch(minibatch, self._loss, self._loss_weight)
+        for groups, minibatch in self.minibatches(batch, keys):
+            step, logprobs = self.learn(minibatch, self._loss, self._loss_weight)
             num_skipped += int(step["update_successful"] == 0.0)
+            if not self.needs_proximal_pass:
+                for group, values in zip(groups, by_group(logprobs, groups), strict=True):
+                    group["proximal_logprobs"] = values
         self.lr_scheduler_step()
         return {
             "grad_norm": step["grad_norm"],
@@ -96,8 +116,10 @@ class VisionActor(VisionEngine):
         """Loss of one packed micro-batch `[tokens]`, divided by its own denominator (see `_loss_weight`)."""
         mask, options = inputs["policy_mask"].bool(), self.loss
         behavior = inputs["behavior_logprobs"]
-        # Without recomputation the clip is around the behavior policy itself, as in plain PPO.
-        proximal = inputs["proximal_logprobs"] if options.recompute_logprob else behavior
+        # Without a pass of its own the proximal policy is the one at hand: the ratio is 1, its gradient is not 0.
+        proximal = inputs["proximal_logprobs"] if self.needs_proximal_pass else policy_logprobs.detach()
+        if not options.recompute_logprob:
+            proximal = behavior  # the clip is around the behavior policy itself, as in plain PPO
         per_token, stats = decoupled_ppo_loss(
             policy_logprobs,
             proximal,

@@ -44,6 +44,7 @@ class LossConfig:
 
     use_decoupled_loss: bool = True
     recompute_logprob: bool = True
+    proximal_pass: str = "auto"
     eps_clip: float = 0.2
     eps_clip_higher: float = 0.28
     dual_clip: float | None = None
@@ -78,7 +79,8 @@ class ActorConfig(TrainEngineConfig):
     num_minibatches: int = 1
     freeze_vision_tower: bool = False
     freeze_projector: bool = False
-    logprob_chunk_size: int = 64
+    logprob_block_size: int = 1024
+    share_prompts: bool = True
     max_skipped_steps: int = 3
     parity_threshold: float | None = None
 
@@ -253,14 +255,19 @@ def _check_batch(config: Config) -> None:
             f"rollout.consumer_batch_size={config.rollout.consumer_batch_size} must be train_dataset.batch_size="
             f"{batch_size}: staleness is counted in batches of that size"
         )
-    num_rollouts = batch_size // ranks * config.gconfig.n_samples
-    if config.actor.num_minibatches < 1 or num_rollouts % config.actor.num_minibatches:
+    num_prompts = batch_size // ranks
+    if config.actor.num_minibatches < 1 or num_prompts % config.actor.num_minibatches:
         raise ValueError(
-            f"actor.num_minibatches={config.actor.num_minibatches} does not divide the {num_rollouts} rollouts of a "
+            f"actor.num_minibatches={config.actor.num_minibatches} does not divide the {num_prompts} prompts of a "
             "step and rank"
         )
+    if config.loss.proximal_pass == "fused" and config.actor.num_minibatches > 1:
+        raise ValueError(
+            f"loss.proximal_pass='fused' with actor.num_minibatches={config.actor.num_minibatches}: from the second "
+            "minibatch on the weights are no longer the proximal ones; write auto or separate"
+        )
     for key, value in {
-        "actor.logprob_chunk_size": config.actor.logprob_chunk_size,
+        "actor.logprob_block_size": config.actor.logprob_block_size,
         "buffer.max_attempts_per_batch": config.buffer.max_attempts_per_batch,
         "loss.reward_scaling": config.loss.reward_scaling,
     }.items():

@@ -5,7 +5,8 @@
 SGLang servers answer prompts all the time; finished groups of G scored answers wait in a ring buffer. One iteration:
 
 1. prepare_batch        take the oldest groups; no token in them is more than eta weight versions old
-2. compute_logp         proximal log-probabilities: the same tokens under the weights as they are now
+2. compute_logp         proximal log-probabilities: the same tokens under the weights as they are now (with one
+                        minibatch step 4 has them anyway)
 3. compute_advantages   reward against the group's mean and standard deviation
 4. ppo_update           decoupled PPO: clip the ratio to the proximal policy, weigh by the capped behavior weight
 5. update_weights       pause the rollout, hand over the weights, count up the version, resume
@@ -41,8 +42,11 @@ def main(argv: list[str]) -> None:
             batch = actor.prepare_batch(run.train_dataloader, workflow=run.workflow)
 
         with report.phase("proximal"):
-            for group, logprobs in zip(batch, actor.compute_logp(batch), strict=True):
-                group["proximal_logprobs"] = logprobs
+            if (
+                actor.needs_proximal_pass
+            ):  # else they come out of step 4's own forward pass, under the same weights
+                for group, logprobs in zip(batch, actor.compute_logp(batch), strict=True):
+                    group["proximal_logprobs"] = logprobs
             if run.reference is not None:
                 for group, logprobs in zip(batch, run.reference.compute_logp(batch), strict=True):
                     group["reference_logprobs"] = logprobs

@@ -15,33 +15,42 @@ from torch import Tensor
 
 # Below every float32 log-probability that matters (exp underflows at -104); keeps 0 * -inf out of the sums.
 LOWEST_LOGIT = -1e4
-BLOCK_SIZE = 2048
+BLOCK_SIZE = 1024
 
 
 def logprobs_and_entropy(
     hidden: Tensor,
     weight: Tensor,
     labels: Tensor,
+    *,
     temperature: float = 1.0,
     excluded: Sequence[int] = (),
     block_size: int = BLOCK_SIZE,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each label and entropy of each distribution, both `[tokens]`, in nats.
 
-        x = hidden weight^T / T       logprobs = x[label] - logsumexp(x)       entropy = -sum_v p_v log p_v, p = softmax(x)
+        x = hidden weight^T / T,  p = softmax(x)
+        logprobs = x[label] - logsumexp(x)
+        entropy  = -sum_v p_v log p_v
 
-    `hidden` is `[tokens, dim]`, `weight` `[vocab, dim]` the output layer (no bias), both of one floating dtype, in which
-    they are multiplied; `labels` `[tokens]` holds token ids (already shifted: row t predicts `labels[t]`). `temperature`
-    must be the sampling temperature, or trainer and rollout engine measure different policies. `excluded` are tokens
-    that the rollout engine never draws (image and video pads): the distribution is the one over all others. The value
-    at a label that is excluded itself is finite and means nothing. `block_size` rows of `weight` are multiplied at a
-    time: scratch memory is about 10 * tokens * block_size bytes, and the result does not depend on it.
+    `hidden` is `[tokens, dim]`, `weight` `[vocab, dim]` the output layer (no bias), both of one floating dtype, in
+    which they are multiplied; `labels` `[tokens]` holds token ids (already shifted: row t predicts `labels[t]`).
+    `temperature` must be the sampling temperature, or trainer and rollout engine measure different policies.
+    `excluded` are tokens that the rollout engine never draws (image and video pads): the distribution is the one over
+    all others. The value at a label that is excluded itself is finite and means nothing. `block_size` rows of `weight`
+    are multiplied at a time: scratch memory is about 10 * tokens * block_size bytes, and the result does not depend
+    on it.
 
     Both outputs are float32 (float64 for float64 input) and differentiable once with respect to `hidden` and `weight`.
 
     Raises ValueError for shapes that do not fit, or a temperature or block size that is not positive.
     """
-    if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1] or labels.shape != hidden.shape[:1]:
+    if (
+        hidden.ndim != 2
+        or weight.ndim != 2
+        or hidden.shape[1] != weight.shape[1]
+        or labels.shape != hidden.shape[:1]
+    ):
         raise ValueError(
             f"wanted hidden [tokens, dim], weight [vocab, dim] and labels [tokens], got {tuple(hidden.shape)}, "
             f"{tuple(weight.shape)} and {tuple(labels.shape)}"
@@ -67,7 +76,11 @@ class _LogprobsAndEntropy(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         zeros = torch.zeros(len(labels), dtype=dtype, device=hidden.device)
-        picked, total, weighted = zeros, zeros.clone(), zeros.clone()  # of the label; sum e; sum (x - highest) e
+        picked, total, weighted = (
+            zeros,
+            zeros.clone(),
+            zeros.clone(),
+        )  # of the label; sum e; sum (x - highest) e
         highest = torch.full_like(zeros, -1e30)
         for block in _blocks(len(weight), block_size):
             x = _logits(hidden, weight[block], temperature, dtype)
@@ -96,7 +109,9 @@ class _LogprobsAndEntropy(torch.autograd.Function):
             return None, None, None, None, None, None
         hidden, weight, labels, never, log_total, entropy = ctx.saved_tensors
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
-        grad_hidden = torch.zeros(hidden.shape, dtype=log_total.dtype, device=hidden.device) if wants_hidden else None
+        grad_hidden = (
+            torch.zeros(hidden.shape, dtype=log_total.dtype, device=hidden.device) if wants_hidden else None
+        )
         grad_weight = torch.empty_like(weight) if wants_weight else None
         for block in _blocks(len(weight), ctx.block_size):
             log_p = _logits(hidden, weight[block], ctx.temperature, log_total.dtype)
@@ -117,7 +132,14 @@ class _LogprobsAndEntropy(torch.autograd.Function):
                 grad_hidden += grad @ weight[block]
             if wants_weight:
                 torch.mm(grad.T, hidden, out=grad_weight[block])
-        return None if grad_hidden is None else grad_hidden.to(hidden.dtype), grad_weight, None, None, None, None
+        return (
+            None if grad_hidden is None else grad_hidden.to(hidden.dtype),
+            grad_weight,
+            None,
+            None,
+            None,
+            None,
+        )
 
 
 def _logits(hidden: Tensor, weight: Tensor, temperature: float, dtype: torch.dtype) -> Tensor:

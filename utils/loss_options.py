@@ -15,6 +15,7 @@ from utils.advantages import ESTIMATORS
 RECIPE: dict[str, Any] = {
     "use_decoupled_loss": True,
     "recompute_logprob": True,
+    "proximal_pass": "auto",
     "eps_clip": 0.2,
     "eps_clip_higher": 0.28,
     "dual_clip": None,
@@ -38,6 +39,7 @@ RECIPE: dict[str, Any] = {
 CHOICES: dict[str, tuple[Any, ...]] = {
     "use_decoupled_loss": (True, False),
     "recompute_logprob": (True, False),
+    "proximal_pass": ("auto", "separate", "fused"),
     "behavior_mode": ("truncate", "mask"),
     "behavior_level": ("token", "sequence"),
     "ratio_level": ("token", "sequence"),

@@ -20,14 +20,18 @@ from torch import Tensor
 class Row(NamedTuple):
     """One row of units: `tokens` stand in it, `predictions` of them predict a token of an answer."""
 
-    units: tuple[tuple[int, tuple[int, ...]], ...]  # of each: tokens before the answers; tokens of each answer
+    units: tuple[
+        tuple[int, tuple[int, ...]], ...
+    ]  # of each: tokens before the answers; tokens of each answer
     rollouts: Tensor  # [tokens] int64: the rollout of the batch that the token is taken from
     columns: Tensor  # [tokens] int64: its place there
     predicting: Tensor  # [predictions] int64: places in this row
     targets: Tensor  # [predictions] int64: places in the same rollouts packed one behind the other
 
 
-def share(prompts: Sequence[int], num_prompt: Sequence[int], lengths: Sequence[int], limit: int) -> list[list[int]]:
+def share(
+    prompts: Sequence[int], num_prompt: Sequence[int], lengths: Sequence[int], limit: int
+) -> list[list[int]]:
     """Units as lists of rollouts, longest answer first, none with more than `limit` tokens if it holds several.
 
     prompts: of each rollout, the number of its prompt; rollouts of one prompt share.
@@ -50,7 +54,9 @@ def share(prompts: Sequence[int], num_prompt: Sequence[int], lengths: Sequence[i
     return units
 
 
-def split_largest(units: list[list[int]], num_prompt: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+def split_largest(
+    units: list[list[int]], num_prompt: Sequence[int], lengths: Sequence[int]
+) -> list[list[int]]:
     """One unit more: the one with the most tokens of those that hold several rollouts, in two halves.
 
     Raises ValueError where every unit holds one rollout.

@@ -1,4 +1,4 @@
-"""The memory benchmark: its forms compute the same thing, and the chunked one needs less memory."""
+"""The memory benchmark: its forms compute the same thing, and the one by blocks needs little memory."""
 
 import pytest
 import torch
@@ -8,27 +8,26 @@ from benchmarks import loss_memory
 
 def test_all_forms_agree():
     torch.manual_seed(0)
-    logits = torch.randn(40, 300).bfloat16().requires_grad_()
+    hidden, weight = (torch.randn(n, 20).bfloat16().requires_grad_() for n in (40, 300))
     labels = torch.randint(300, (40,))
     results = {}
     for name, form in loss_memory.forms().items():
-        logprobs, entropy = form(logits, labels)
-        (grad,) = torch.autograd.grad(logprobs.sum() + entropy.sum(), logits)
-        results[name] = (logprobs.detach(), entropy.detach(), grad)
+        logprobs, entropy = form(hidden, weight, labels)
+        grads = torch.autograd.grad(logprobs.sum() + entropy.sum(), (hidden, weight))
+        results[name] = (logprobs.detach(), entropy.detach(), *grads)
     for name, values in results.items():
         for value, reference in zip(values, results["direct"], strict=True):
-            torch.testing.assert_close(value, reference, rtol=1e-2, atol=1e-4, msg=name)
+            torch.testing.assert_close(value, reference, rtol=3e-2, atol=3e-2, msg=name)
 
 
-def test_the_chunked_form_needs_little_more_than_the_gradient(monkeypatch):
-    monkeypatch.setattr(loss_memory, "CHUNK_SIZES", (16,))
+def test_the_form_by_blocks_needs_a_fraction_of_the_logits(monkeypatch):
+    monkeypatch.setattr(loss_memory, "BLOCK_SIZES", (512,))
     ballast = torch.ones(150_000_000)  # the parent's memory must not hide the child's
-    results = {r["form"]: r for r in loss_memory.run(["cpu"], tokens=512, vocab_size=40_000, repeats=1)}
+    results = {r["form"]: r for r in loss_memory.run(["cpu"], tokens=1024, vocab_size=80_000, repeats=1)}
     del ballast
-    assert set(results) == {"direct", "piecewise", "chunked 16"}
+    assert set(results) == {"direct", "piecewise", "blocks of 512"}
     logits_mib = results["direct"]["logits_mib"]
-    assert logits_mib == pytest.approx(512 * 40_000 * 2 / 2**20)
-    assert results["direct"]["peak_over_logits_mib"] > 5 * logits_mib
-    assert results["chunked 16"]["peak_over_logits_mib"] < 2 * logits_mib
-    table = loss_memory.table(list(results.values()))
-    assert "| cpu | chunked 16 | 512 |" in table
+    assert logits_mib == pytest.approx(1024 * 80_000 * 2 / 2**20)
+    assert results["direct"]["peak_mib"] > 5 * logits_mib
+    assert results["blocks of 512"]["peak_mib"] < 0.5 * logits_mib
+    assert "| cpu | blocks of 512 | 1024 |" in loss_memory.table(list(results.values()))

@@ -5,7 +5,7 @@ import torch
 from areal.utils import stats_tracker
 
 from trains.actor import VisionActor
-from trains.config import LossConfig
+from trains.config import ActorConfig, LossConfig
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +28,7 @@ def packed(**changes):
 
 def loss_of(inputs, policy=None, **options):
     actor = VisionActor.__new__(VisionActor)
+    actor.config = ActorConfig(num_minibatches=options.pop("num_minibatches", 2))
     actor.loss, actor.max_new_tokens = LossConfig(**options), 8
     policy = inputs["proximal_logprobs"].clone() if policy is None else policy
     policy.requires_grad_()
@@ -81,3 +82,26 @@ def test_nan_outside_the_mask_does_not_matter():
     loss, gradient = loss_of(inputs, packed()["proximal_logprobs"])
     assert loss.isfinite()
     assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("options", [{}, {"behavior_mode": "mask"}, {"surrogate": "cispo"}])
+def test_a_fused_proximal_pass_is_the_separate_one(options):
+    """With one minibatch the proximal policy is the policy that is trained: r = 1, with the gradient of policy / 1."""
+    inputs = packed()
+    separate = loss_of(inputs, proximal_pass="separate", **options)
+    known = {key: value for key, value in inputs.items() if key != "proximal_logprobs"}
+    fused = loss_of(known, inputs["proximal_logprobs"].clone(), num_minibatches=1, **options)
+    assert torch.equal(fused[0], separate[0])
+    assert torch.equal(fused[1], separate[1])
+    assert fused[1].abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("proximal_pass", "num_minibatches", "needed"),
+    [("auto", 1, False), ("auto", 2, True), ("fused", 1, False), ("separate", 1, True)],
+)
+def test_which_steps_need_a_proximal_pass(proximal_pass, num_minibatches, needed):
+    actor = VisionActor.__new__(VisionActor)
+    actor.config = ActorConfig(num_minibatches=num_minibatches)
+    actor.loss = LossConfig(proximal_pass=proximal_pass)
+    assert actor.needs_proximal_pass is needed

@@ -7,16 +7,17 @@ the like, and can be read without knowing AReaL. tests/trains/test_contract.py l
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from areal.api import WeightUpdateMeta
-from areal.api.cli_args import MicroBatchSpec
+from areal.engine.core.train_engine import reorder_and_pad_outputs
 from areal.engine.fsdp_engine import FSDPEngine
 from areal.utils import name_resolve, names
-from areal.utils.data import batched_call, concat_padded_tensors, split_padded_tensor_dict_into_mb_list
+from areal.utils.data import MicroBatchList, concat_padded_tensors
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.tensor import DTensor
 
@@ -25,13 +26,18 @@ from llavaonevision1_5.areal import register_with_areal
 from llavaonevision1_5.freezing import freeze, part_of_model
 from trains.config import ActorConfig
 from trains.host import qwen_vl
+from trains.host.head import Question, ScoringHead
 from trains.host.lora import merged_state
+from trains.host.shared_batches import PROMPT_KEYS, results, shared_micro_batches
 from trains.types import Group
-from utils.logprobs import logprobs_and_entropy
 
 # One entry per sequence. AReaL splits lists under names that begin like this among micro-batches; those under exactly
 # `multi_modal_input` it also joins to tensors, for all micro-batches at once.
 PIXELS = "multi_modal_input_pixels"
+NO_MASK = {
+    "full_attention": None,
+    "sliding_attention": None,
+}  # how AReaL tells a model that its row is packed
 
 
 class VisionEngine(FSDPEngine):
@@ -43,16 +49,17 @@ class VisionEngine(FSDPEngine):
         self.forbidden_token_ids = forbidden_token_ids
         self.gradient_norms: dict[str, float] = {}
         self.exchange_seconds = 0.0  # of the last weight update: how long the rollout stood still
+        self._mb_list: MicroBatchList | None = None  # of the last batch
+        self._row: dict[str, Any] | None = None  # of the micro-batch that is being computed
+        self._passed: list[torch.Tensor] = []  # log-probabilities of the forward passes of `learn`
         self._staged: str | None = None  # folder whose files await the next hand-over
 
     @torch.no_grad()
     def compute_logp(self, batch: list[Group]) -> list[torch.Tensor]:
         """Log-probabilities `[G, seq]` of each group under the current weights; position t holds token t + 1."""
         self.eval()
-        return batched_call(
-            lambda data: self.forward_batch(data, aggregate_fn=_concatenate),
-            [model_inputs(group) for group in batch],
-        )
+        values = self.forward_batch(concatenated(batch), aggregate_fn=_concatenate)
+        return by_group(values, batch)
 
     def compute_full_logp(self, group: Group) -> torch.Tensor:
         """As `compute_logp` for one group, over the whole vocabulary: as a server scores tokens that it is given."""
@@ -62,19 +69,37 @@ class VisionEngine(FSDPEngine):
         finally:
             self.forbidden_token_ids = excluded
 
-    def minibatches(self, batch: list[Group], keys: tuple[str, ...]) -> list[dict[str, Any]]:
-        """The batch in `num_minibatches` parts, with what the model reads and `keys` of each group."""
-        data = concat_padded_tensors(
-            [model_inputs(group) | {key: group[key] for key in keys} for group in batch]
-        )
-        spec = MicroBatchSpec(n_mbs=self.config.num_minibatches)
-        return split_padded_tensor_dict_into_mb_list(data, spec).mbs
+    def minibatches(
+        self, batch: list[Group], keys: tuple[str, ...]
+    ) -> Iterator[tuple[list[Group], dict[str, Any]]]:
+        """`num_minibatches` parts of the batch, as groups and as what the model reads with `keys` of each group.
+
+        Raises ValueError where a rank has fewer groups than that.
+        """
+        count = self.config.num_minibatches
+        if len(batch) < count:
+            raise ValueError(
+                f"actor.num_minibatches={count}, but a rank's batch has {len(batch)} prompts; wanted at most as many"
+            )
+        for part in (batch[start::count] for start in range(count)):
+            yield part, concatenated(part, keys)
+
+    def learn(
+        self, minibatch: dict[str, Any], loss: Any, loss_weight: Any
+    ) -> tuple[dict[str, float], torch.Tensor]:
+        """AReaL's `train_batch`, and the log-probabilities `[rollouts, seq]` of its forward passes."""
+        self._passed = []
+        stats = self.train_batch(minibatch, loss, loss_weight)
+        lengths = minibatch["attention_mask"].sum(-1).tolist()
+        values = reorder_and_pad_outputs(self._passed, lengths, self._mb_list, _concatenate)
+        return stats, values
 
     # --- what AReaL's engine leaves to a subclass -----------------------------------------------------------------
 
     def _create_device_model(self) -> None:
         super()._create_device_model()
         qwen_vl.adapt(self.model)
+        self._head = ScoringHead(self.model)
         self._freeze()
 
     def _apply_peft_wrapper(self) -> None:
@@ -110,24 +135,64 @@ class VisionEngine(FSDPEngine):
         total = self.sum_over_ranks(torch.stack(list(squares.values())))
         return dict(zip(squares, total.sqrt().tolist(), strict=True))
 
+    def _prepare_mb_list(self, input_: dict[str, Any]) -> MicroBatchList:
+        if self.config.share_prompts:
+            positions = self._positions(input_)
+            self._mb_list = shared_micro_batches(input_, self.config.mb_spec, positions)
+        else:
+            self._mb_list = super()._prepare_mb_list(
+                {key: value for key, value in input_.items() if key not in PROMPT_KEYS}
+            )
+        return self._mb_list
+
+    def _positions(self, data: dict[str, Any]) -> torch.Tensor:
+        """Position ids `[rollouts, seq]`, or `[rollouts, seq, 3]` for Qwen-VL, as AReaL computes them."""
+        ids = data["input_ids"]
+        if self.model_config.model_type not in qwen_vl.MODEL_TYPES:
+            return torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        grids = [images["image_grid_thw"] for images in data["multi_modal_input"] if images]
+        return self.model.model.compute_3d_position_ids(
+            input_ids=ids,
+            image_grid_thw=torch.cat(grids) if grids else None,
+            video_grid_thw=None,
+            attention_mask=data["attention_mask"],
+            mm_token_type_ids=data["mm_token_type_ids"],
+            inputs_embeds=None,
+            past_key_values=None,
+        ).permute(1, 2, 0)
+
     def _prepare_mb_inputs(self, mb_item):
-        """Join the pixels of a micro-batch when its turn comes: until then G rollouts share one tensor."""
+        """Join the pixels of a micro-batch when its turn comes (until then the rollouts of a prompt share one tensor),
+        and ask the output layer for scores in place of logits, of the distribution that was sampled from: without the
+        forbidden tokens.
+        """
         inputs = dict(mb_item.padded_mb)
         pixels = [images["pixel_values"] for images in inputs.pop(PIXELS) if images]
         if pixels:
             inputs["pixel_values"] = torch.cat(pixels)
+        self._row = inputs.pop("row", None)
+        if self._row is None:
+            labels = torch.roll(inputs["input_ids"], shifts=-1, dims=-1).squeeze(0)
+        else:
+            labels = self._row["labels"]
+            grids = [images["image_grid_thw"] for images in inputs.pop("multi_modal_input") if images]
+            if grids:
+                inputs["image_grid_thw"] = torch.cat(grids)
+            no_mask = None if self.model_config.model_type == "qwen3_vl" else NO_MASK
+            inputs |= {"attention_mask": no_mask, "use_cache": False}
+            inputs |= {"shared_prompts": self._row["units"], "logits_to_keep": self._row["predicting"]}
+        self._head.question = Question(
+            labels, self.config.temperature, self.forbidden_token_ids, self.config.logprob_block_size
+        )
         return super()._prepare_mb_inputs(mb_item._replace(padded_mb=inputs))
 
     def _compute_logprobs_entropy(self, logits, inputs, ulysses_pad_size=0):
-        """In chunks, and of the distribution that was sampled from: without the forbidden tokens."""
-        labels = torch.roll(inputs["input_ids"], shifts=-1, dims=-1).squeeze(0)
-        return logprobs_and_entropy(
-            logits,
-            labels,
-            self.config.temperature,
-            self.config.logprob_chunk_size,
-            excluded=self.forbidden_token_ids,
-        )
+        """`logits` are the output layer's scores; both results are laid out as the loss reads a micro-batch."""
+        logprobs, entropy = logits.unbind(-1)
+        if self._row is not None:
+            logprobs, entropy = results(self._row, logprobs), results(self._row, entropy)
+        self._passed.append(logprobs.detach())
+        return logprobs, entropy
 
     def _compute_logprobs(self, logits, inputs, ulysses_pad_size=0):
         return self._compute_logprobs_entropy(logits, inputs, ulysses_pad_size)[0]
@@ -192,6 +257,15 @@ class VisionEngine(FSDPEngine):
         return values
 
 
+def concatenated(batch: list[Group], keys: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What the model reads of all groups, and `keys` of them, as one batch of rollouts."""
+    parts = []
+    for index, group in enumerate(batch):
+        inputs = model_inputs(group) | {key: group[key] for key in keys}
+        parts.append(inputs | {"prompt": torch.full_like(inputs["num_prompt"], index)})
+    return concat_padded_tensors(parts)
+
+
 def model_inputs(group: Group) -> dict[str, Any]:
     """What the model reads of a group: ids, mask, and the prompt's images by reference, once per rollout."""
     images = group["images"][0]
@@ -201,12 +275,24 @@ def model_inputs(group: Group) -> dict[str, Any]:
     inputs = {
         "input_ids": group["input_ids"],
         "attention_mask": group["attention_mask"],
+        "num_prompt": group["loss_mask"].argmax(-1),
         "multi_modal_input": [grids] * num_rollouts,
         PIXELS: [pixels] * num_rollouts,
     }
     if "mm_token_type_ids" in group:
         inputs["mm_token_type_ids"] = group["mm_token_type_ids"]
     return inputs
+
+
+def by_group(values: torch.Tensor, batch: list[Group]) -> list[torch.Tensor]:
+    """`[rollouts, seq]` of a batch as `[G, seq]` of each of its groups."""
+    parts = values.split([len(group["input_ids"]) for group in batch])
+    return [
+        part[:, : group["input_ids"].shape[1]]
+        if part.shape[1] >= group["input_ids"].shape[1]
+        else torch.nn.functional.pad(part, (0, group["input_ids"].shape[1] - part.shape[1]))
+        for part, group in zip(parts, batch, strict=True)
+    ]
 
 
 def _concatenate(parts: list[torch.Tensor]) -> torch.Tensor:

@@ -49,8 +49,12 @@ class ScoringHead:
         if self.question is None:
             return self._logits(hidden)
         q = self.question
-        excluded = sorted({*q.excluded, *self._suppressed})
         scores = logprobs_and_entropy(
-            hidden.flatten(0, 1), self._layer.weight, q.labels, q.temperature, excluded, q.block_size
+            hidden.flatten(0, 1),
+            self._layer.weight,
+            q.labels,
+            temperature=q.temperature,
+            excluded=sorted({*q.excluded, *self._suppressed}),
+            block_size=q.block_size,
         )
         return torch.stack(scores, dim=-1).unflatten(0, hidden.shape[:2])

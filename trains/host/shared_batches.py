@@ -21,7 +21,9 @@ PROMPT_KEYS = ("prompt", "num_prompt")  # [rollouts]: which prompt, and of how m
 BY_TOKEN = ("input_ids", "mm_token_type_ids")
 
 
-def shared_micro_batches(data: dict[str, Any], spec: MicroBatchSpec, positions: torch.Tensor) -> MicroBatchList:
+def shared_micro_batches(
+    data: dict[str, Any], spec: MicroBatchSpec, positions: torch.Tensor
+) -> MicroBatchList:
     """Micro-batches of at most `spec.max_tokens_per_mb` computed tokens, as many on every rank.
 
     data: `input_ids`, `attention_mask` and what the loss reads, `[rollouts, seq]`; the `PROMPT_KEYS`; keys that begin
@@ -65,7 +67,7 @@ def shared_micro_batches(data: dict[str, Any], spec: MicroBatchSpec, positions: 
 
 
 def _as_dict(row: Row, input_ids: torch.Tensor, num_packed: int) -> dict[str, Any]:
-    """What `results` needs, in a form that AReaL moves to the device; the token that a place predicts is the next one."""
+    """What `results` needs, in a form that AReaL moves to the device. A place predicts the token behind it."""
     labels = input_ids[row.rollouts[row.predicting], row.columns[row.predicting] + 1]
     return {
         "units": row.units,

@@ -41,7 +41,7 @@ class Training:
     checkpointing: bool = True
     flash: bool = True
     offload: bool = False
-    chunk: int = 64
+    block: int = 1024  # of the vocabulary
     frozen_parameters: int = 0
     reference: str | None = None  # where the weights of a reference model lie: "gpu", "cpu", or there is none
 
@@ -74,7 +74,7 @@ def vision_activation_bytes(model: Architecture, dtype: str) -> int:
 def trainer_lines(model: Architecture, run: Training) -> list[Line]:
     """The memory of one trainer rank at its peak: backward has begun, gradients of earlier micro-batches are there.
 
-    Above what the forward pass keeps stands the larger of two moments: the gradient of the logits, or one layer
+    Above what the forward pass keeps stands the larger of two moments: the output layer with its gradient, or one layer
     recomputed (with checkpointing) together with the gradients inside it.
     """
     size, master, ranks = BYTES[run.dtype], BYTES[run.master_dtype], run.ranks
@@ -86,19 +86,21 @@ def trainer_lines(model: Architecture, run: Training) -> list[Line]:
     patches = run.image_tokens * model.merge**2
     layer = run.tokens * layer_activation_bytes(model, run.dtype, flash=run.flash)
     inside = run.tokens * (3 * model.ffn + 2 * model.hidden) * size
-    logits = run.tokens * model.vocab * size
+    head = model.embedding_parameters * size + run.tokens * (
+        model.hidden * (4 + size) + run.block * (8 + size)
+    )
     vision = 4 * model.vision_width * size  # the projector, per patch
     if run.checkpointing:
         kept, how = model.layers * run.tokens * model.hidden * size, f"L x T x H x {size}"
         vision += model.vision_layers * model.vision_width * size
-        highest = max(logits, layer + inside)
+        highest = max(head, layer + inside)
     else:
         kept, how = (
             model.layers * layer,
             f"L x T x {layer // run.tokens} bytes that autograd keeps of a layer",
         )
         vision += model.vision_layers * vision_activation_bytes(model, run.dtype)
-        highest = max(logits, inside)
+        highest = max(head, inside)
     pixels = (run.prompt_image_tokens + run.image_tokens) * model.merge**2 * model.patch_dim
     reference = []
     if run.reference:
@@ -111,9 +113,11 @@ def trainer_lines(model: Architecture, run: Training) -> list[Line]:
         Line("gathered layers", gathered * size, f"(2 layers, embedding, lm_head, projector) x {size}"),
         Line("activations", kept, f"{how}, T = {run.tokens}"),
         Line("vision activations", patches * vision, "patches x (blocks kept + projector)"),
-        Line("logits", logits, f"T x V x {size}"),
-        Line("highest moment", highest, "max(gradient of the logits, inside of one layer)"),
-        Line("log-probabilities", 2 * run.chunk * model.vocab * 4, "2 x chunk x V x 4: scratch in float32"),
+        Line(
+            "highest moment",
+            highest,
+            "max(output layer: its gradient and a block of logits, inside of one layer)",
+        ),
         Line(
             "pixel tensors",
             pixels * PIXEL_BYTES,

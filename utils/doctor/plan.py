@@ -74,7 +74,7 @@ def make_plan(
         checkpointing=config.actor.gradient_checkpointing,
         flash="flash" in config.actor.attn_impl,
         offload=config.actor.fsdp.offload_params,
-        chunk=config.actor.logprob_chunk_size,
+        block=config.actor.logprob_block_size,
         frozen_parameters=frozen,
         reference=("cpu" if config.ref.offload_params else "gpu") if config.loss.kl_coefficient > 0 else None,
     )

@@ -84,7 +84,7 @@ def packed_sdpa(
     shared_prompts: tuple | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention interface: units of `shared_prompts.py` or segments if they are given, else its own `sdpa`."""
+    """transformers' attention interface: `shared_prompts` or segments if they are given, else its own `sdpa`."""
     if shared_prompts is not None:
         return attend_sdpa(query, key, value, shared_prompts, scaling=scaling), None
     if segment_lengths is None:

@@ -148,8 +148,8 @@ class LLaVAOneVision1_5_ForConditionalGeneration(LLaVAOneVision1_5_PreTrainedMod
 
         `cu_seq_lens_q` (`[sequences + 1]`, first 0, last seq) says where the sequences of one packed row begin.
         `shared_prompts` (units of `shared_prompts.py`) lays out a row in which several answers follow one prompt; it
-        needs `position_ids`. `mm_token_type_ids` is what processors of this family add; positions are one-dimensional here, so the
-        model has no use for it.
+        needs `position_ids`. `mm_token_type_ids` is what processors of this family add; positions are one-dimensional
+        here, so the model has no use for it.
         """
         del mm_token_type_ids
         if kwargs.get("pixel_values_videos") is not None:
@@ -184,7 +184,7 @@ class LLaVAOneVision1_5_ForConditionalGeneration(LLaVAOneVision1_5_PreTrainedMod
         hidden = outputs.last_hidden_state
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(hidden[:, kept, :])
-        # A trainer's output layer may return scores of tokens in place of logits; it leaves the media tokens out itself.
+        # A trainer's output layer may return scores of tokens in place of logits, and leaves the media tokens out.
         if self.config.suppress_media_tokens and logits.shape[-1] == self.lm_head.out_features:
             media = torch.tensor(self.config.media_token_ids, device=logits.device)
             logits = logits.index_fill_(-1, media, SUPPRESSED_LOGIT)

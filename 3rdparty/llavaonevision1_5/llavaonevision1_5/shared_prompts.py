@@ -30,7 +30,12 @@ Unit = tuple[int, tuple[int, ...]]
 
 
 def attend_sdpa(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, units: tuple[Unit, ...], *, scaling: float | None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    units: tuple[Unit, ...],
+    *,
+    scaling: float | None,
 ) -> torch.Tensor:
     """query `[1, heads, tokens, head_dim]`, key and value `[1, kv_heads, tokens, head_dim]`, laid out as `units`.
 
@@ -63,7 +68,9 @@ def batches_of_similar_length(lengths: tuple[int, ...]) -> Iterator[tuple[int, .
         yield tuple(batch)
 
 
-def _answers(own: list[torch.Tensor], prompt: list[torch.Tensor], lengths: tuple[int, ...], scaling: float | None):
+def _answers(
+    own: list[torch.Tensor], prompt: list[torch.Tensor], lengths: tuple[int, ...], scaling: float | None
+):
     """Output `[sum(lengths), heads, head_dim]` of one batch of answers."""
     count, longest = len(lengths), max(lengths)
     num_prompt = prompt[0].shape[2]
@@ -74,11 +81,15 @@ def _answers(own: list[torch.Tensor], prompt: list[torch.Tensor], lengths: tuple
         starts = ends - torch.tensor(lengths, device=own[0].device)
         inside = offsets < (ends - starts)[:, None]
         # behind its end an answer is padded with its last token, which no earlier one sees
-        own = [x.index_select(2, torch.minimum(starts[:, None] + offsets, ends[:, None] - 1).view(-1)) for x in own]
+        own = [
+            x.index_select(2, torch.minimum(starts[:, None] + offsets, ends[:, None] - 1).view(-1))
+            for x in own
+        ]
         rows = inside.view(-1)
     q, k, v = (x.reshape(x.shape[1], count, longest, x.shape[3]).transpose(0, 1) for x in own)
     k, v = (
-        torch.cat([shared.expand(count, -1, -1, -1), x], dim=2) for shared, x in zip(prompt, (k, v), strict=True)
+        torch.cat([shared.expand(count, -1, -1, -1), x], dim=2)
+        for shared, x in zip(prompt, (k, v), strict=True)
     )
     sees = torch.ones(longest, num_prompt + longest, dtype=torch.bool, device=q.device).tril(num_prompt)
     output = _sdpa(q, k, v, scaling, mask=sees).transpose(1, 2).flatten(0, 1)
@@ -143,7 +154,9 @@ def attend_flash(
     output = q.new_zeros(q.shape)
     if b.longest_prompt:
         rows, bounds, longest = b.prompt_rows, b.prompt_bounds, b.longest_prompt
-        seen = varlen(q[rows], k[rows], v[rows], bounds, bounds, longest, longest, softmax_scale=scaling, causal=True)
+        seen = varlen(
+            q[rows], k[rows], v[rows], bounds, bounds, longest, longest, softmax_scale=scaling, causal=True
+        )
         output = output.index_copy(0, rows, seen)
     seen = varlen(
         q[b.query_rows], k[b.key_rows], v[b.key_rows], b.query_bounds, b.key_bounds, b.longest_query, b.longest_key,
@@ -155,4 +168,6 @@ def attend_flash(
 def _check(query: torch.Tensor, units: tuple[Unit, ...]) -> None:
     covered = sum(num_prompt + sum(lengths) for num_prompt, lengths in units)
     if query.shape[0] != 1 or query.shape[2] != covered:
-        raise ValueError(f"{query.shape[0]} rows of {query.shape[2]} tokens, but the units cover one of {covered}")
+        raise ValueError(
+            f"{query.shape[0]} rows of {query.shape[2]} tokens, but the units cover one of {covered}"
+        )

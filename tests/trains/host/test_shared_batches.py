@@ -81,17 +81,20 @@ def one_by_one(model, batch, is_qwen):
         entropy = -(log_p.exp() * log_p)[first:-1].sum(-1)
         scores[0].append(picked)
         scores[1].append(entropy)
-        found[0, row, first : length - 1], found[1, row, first : length - 1] = picked.detach(), entropy.detach()
+        found[0, row, first : length - 1], found[1, row, first : length - 1] = (
+            picked.detach(),
+            entropy.detach(),
+        )
     return found, scores
 
 
 NO_MASK = {"full_attention": None, "sliding_attention": None}  # as AReaL says it; to Qwen3-VL it says None
 
 
-def shared(model, head, batch, spec, positions, backward=None, mask=NO_MASK):
+def shared(model, head, batch, positions, *, limit=None, backward=None, mask=NO_MASK):
     """The same through shared rows. `backward(logprobs, entropies)` makes a scalar of a micro-batch's predictions."""
     found = torch.zeros(2, *batch["input_ids"].shape, dtype=torch.float64)
-    mb_list = shared_micro_batches(batch, spec, positions)
+    mb_list = shared_micro_batches(batch, MicroBatchSpec(max_tokens_per_mb=limit), positions)
     order, num_tokens = iter(mb_list.forward_indices), []
     for item in mb_list:
         inputs = dict(item.padded_mb)
@@ -107,7 +110,9 @@ def shared(model, head, batch, spec, positions, backward=None, mask=NO_MASK):
         if backward is not None:
             backward(*output.unbind(-1)).backward()
         packed = [results(row, values.detach()) for values in output.unbind(-1)]
-        for start, end in torch.stack([item.orig_mb["cu_seqlens"][:-1], item.orig_mb["cu_seqlens"][1:]], 1).tolist():
+        for start, end in torch.stack(
+            [item.orig_mb["cu_seqlens"][:-1], item.orig_mb["cu_seqlens"][1:]], 1
+        ).tolist():
             rollout = next(order)
             for which in (0, 1):
                 found[which, rollout, : end - start] = packed[which][start:end]
@@ -126,7 +131,7 @@ def test_llava_onevision(limit):
     model.zero_grad()
     head = ScoringHead(model)
     got, sizes = shared(
-        model, head, batch, MicroBatchSpec(max_tokens_per_mb=limit), positions, lambda p, h: p.sum() + h.square().sum()
+        model, head, batch, positions, limit=limit, backward=lambda p, h: p.sum() + h.square().sum()
     )
     torch.testing.assert_close(got, wanted, atol=1e-11, rtol=1e-11)
     for name, parameter in model.named_parameters():
@@ -157,7 +162,5 @@ def test_qwen_vl(family):
     with torch.no_grad():
         wanted, _ = one_by_one(model, batch, is_qwen=True)
         mask = None if family == "qwen3_vl" else NO_MASK
-        got, _ = shared(
-            model, ScoringHead(model), batch, MicroBatchSpec(max_tokens_per_mb=40), positions, mask=mask
-        )
+        got, _ = shared(model, ScoringHead(model), batch, positions, limit=40, mask=mask)
     torch.testing.assert_close(got, wanted, atol=1e-6, rtol=1e-6)  # positions turn in float32
