@@ -26,6 +26,7 @@ from llavaonevision1_5.areal import register_with_areal
 from llavaonevision1_5.freezing import freeze, part_of_model
 from trains.config import ActorConfig
 from trains.host import qwen_vl
+from trains.host.dealing import deal
 from trains.host.head import Question, ScoringHead
 from trains.host.lora import merged_state
 from trains.host.shared_batches import PROMPT_KEYS, results, shared_micro_batches
@@ -53,6 +54,11 @@ class VisionEngine(FSDPEngine):
         self._row: dict[str, Any] | None = None  # of the micro-batch that is being computed
         self._passed: list[torch.Tensor] = []  # log-probabilities of the forward passes of `learn`
         self._staged: str | None = None  # folder whose files await the next hand-over
+
+    def prepare_batch(self, dataloader: Any, workflow: Any) -> list[Group]:
+        """This rank's share of the step's groups; every rank waits for the servers' answers to its own prompts."""
+        batch = self.rollout_engine.prepare_batch(dataloader, workflow=workflow)
+        return deal(batch, self.cpu_group, self.device)
 
     @torch.no_grad()
     def compute_logp(self, batch: list[Group]) -> list[torch.Tensor]:

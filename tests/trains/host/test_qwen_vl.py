@@ -54,7 +54,10 @@ def group_of(encoded, num_rollouts=2, seed=0):
         "pixel_values": torch.zeros(0, 1),
         "image_grid_thw": torch.zeros(0, 3, dtype=torch.int64),
     }
-    return {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": types, "images": [images]}
+    generated = mask.int()
+    generated[:, :num_prompt] = 0
+    batch = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": types, "loss_mask": generated}
+    return {**batch, "images": [images]}
 
 
 def server_positions(config, ids, grid):
@@ -205,8 +208,10 @@ def actor(checkpoint, monkeypatch):
     actor.destroy()
 
 
+@pytest.mark.parametrize("share_prompts", [True, False])
 @pytest.mark.parametrize("cases", [list(IMAGES), ["text"]], ids=["mixed", "text"])
-def test_packed_rollouts_equal_one_by_one(cases, actor, checkpoint, model, processor):
+def test_packed_rollouts_equal_one_by_one(cases, share_prompts, actor, model, processor):
+    actor.config.share_prompts = share_prompts
     encoded = [prompt_of(processor, IMAGES[case], seed) for seed, case in enumerate(cases)]
     groups = [group_of(prompt, seed=seed) for seed, prompt in enumerate(encoded)]
     for prompt, group, rows in zip(encoded, groups, actor.compute_logp(groups), strict=True):
