@@ -77,6 +77,11 @@ class Sample:
         return replace(self, prompt_type=prompt_type)
 
 
+def json_text(value: Any) -> str:
+    """A cell as text: a string as it is, a number, boolean, list or object as JSON. 7 -> "7", True -> "true"."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
 def parse_spec(spec: str | Mapping[str, Any] | None, sample_id: str = "?") -> dict[str, Any] | None:
     """The reward specification as a dict; None when the row has none. Raises ``ValueError`` naming the
     sample.
