@@ -8,6 +8,8 @@ patches.
 import base64
 import io
 import math
+import struct
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +19,24 @@ from utils.files import read_named_file
 
 MAX_ASPECT_RATIO = 200  # the Qwen2-VL image processor refuses more
 MAX_IMAGE_BYTES = 100_000_000  # encoded
+END_BYTES = 64  # within which the end mark of a JPEG is looked for
 MAX_DECODED_PIXELS = 1 << 28  # a decompression bomb, not a photograph
+
+# What Pillow raises for broken files, text chunks that unpack to megabytes (ValueError) and lying headers.
+FAULTS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+    EOFError,
+    MemoryError,
+    Image.DecompressionBombError,
+)
+UNPACKED_AT_END = (b"zTXt", b"iTXt")  # PNG chunks that may stand behind the pixels
 
 
 class ImageError(ValueError):
@@ -43,7 +62,9 @@ def open_image(record: Any, sample_id: str = "?") -> Image.Image:
             raise ImageError(
                 f"sample {sample_id}: image has neither bytes nor path (got {type(record).__name__})"
             )
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except ImageError:
+        raise
+    except FAULTS as error:
         raise ImageError(f"sample {sample_id}: image cannot be opened: {error}") from error
     width, height = image.size
     if width * height > MAX_DECODED_PIXELS:
@@ -62,7 +83,7 @@ def decode_image(record: Any, sample_id: str = "?") -> Image.Image:
     try:
         image.load()
         image = ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except FAULTS as error:
         raise ImageError(f"sample {sample_id}: image cannot be decoded: {error}") from error
     return to_rgb(image)
 
@@ -87,9 +108,45 @@ def upright_size(record: Any, sample_id: str = "?") -> tuple[int, int]:
     """(width, height) in pixels after EXIF orientation, read from the header without decoding the pixels."""
     image = open_image(record, sample_id)
     width, height = image.size
-    if image.getexif().get(0x0112) in (5, 6, 7, 8):  # the orientations that lie on their side
+    if _orientation(image, sample_id) in (5, 6, 7, 8):  # the orientations that lie on their side
         width, height = height, width
     return width, height
+
+
+def _orientation(image: Image.Image, sample_id: str) -> int | None:
+    stream = getattr(image, "fp", None)
+    # Pillow decodes the whole of a PNG in search of EXIF data
+    if image.format == "PNG" and isinstance(stream, io.BytesIO):
+        data = stream.getvalue()
+        if b"eXIf" not in data and b"Raw profile type" not in data:
+            return None
+    try:
+        return image.getexif().get(0x0112)
+    except FAULTS as error:
+        raise ImageError(f"sample {sample_id}: image cannot be decoded: {error}") from error
+
+
+def checked_size(record: Any, sample_id: str = "?") -> tuple[int, int]:
+    """`upright_size` of an image that is there to its end. PNG by its checksums and JPEG by its end mark, which costs
+    little; any other format, and what is in doubt, by decoding it.
+
+    Raises ``ImageError`` for an image that cannot be opened, is truncated or damaged.
+    """
+    size = upright_size(record, sample_id)
+    image = open_image(record, sample_id)
+    stream = getattr(image, "fp", None)
+    if not isinstance(stream, io.BytesIO):
+        return size
+    data = stream.getbuffer()
+    end = bytes(data[-END_BYTES:])
+    try:
+        if image.format == "PNG" and not any(name in stream.getvalue() for name in UNPACKED_AT_END):
+            image.verify()
+        elif image.format != "JPEG" or b"\xff\xd9" not in end:
+            image.load()
+    except FAULTS as error:
+        raise ImageError(f"sample {sample_id}: image cannot be decoded: {error}") from error
+    return size
 
 
 def smart_size(

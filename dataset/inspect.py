@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from dataset.encode import prompt_length
 from dataset.images import ImageError, decode_image, resize_to_limits, to_base64_png
+from dataset.lengths import row_fault
 from dataset.prompts import render_problem
-from dataset.schema import row_problems
 from dataset.shards import RowReader, open_rows
+from utils.columns import parse_columns
 from utils.sample import Sample
 
 NUM_BINS = 10
@@ -47,19 +49,18 @@ def inspect_rows(reader: RowReader, processor: Any = None, *, decode: bool = Fal
     """
     found = Inspection(unit="characters" if processor is None else "tokens")
     seen: dict[str, int] = {}
-    for position, row in enumerate(row for batch in reader.iter_texts() for row in batch):
-        sizes = row.get("image_sizes")
-        countable = row if sizes is None else row | {"images": sizes}
-        problems = list(row_problems(countable))
+    for position, row in enumerate(reader.iter_rows()):
+        length, fault = row_fault(row, lambda sample, sizes: _length(sample, sizes, processor))
+        problems = [] if fault is None else [fault]
         if row.get("id") in seen:
             problems.append(f"column 'id': {row['id']!r} is also row {seen[row['id']]}")
         seen.setdefault(row.get("id"), position)
         found.num_rows += 1
         if not problems:
             found.counts[(row["source"], row["answer_type"], row["prompt_type"])] += 1
-            found.lengths.append(_length(Sample.from_row(countable), sizes, processor))
+            found.lengths.append(length)
             if decode:
-                problems += _image_problems(Sample.from_row(reader.read(position)))
+                problems += _image_problems(Sample.from_row(row))
         found.problems += [f"{reader.where(position)} (id {row.get('id')!r}): {text}" for text in problems]
     return found
 
@@ -139,12 +140,7 @@ def _length(sample: Sample, sizes: Any, processor: Any) -> int:
         return len(
             render_problem(sample.problem, sample.prompt_type, sample.problem_type, sample.answer_type)
         )
-    from dataset.encode import prompt_length
-    from dataset.images import upright_size
-
-    if sizes is None:
-        sizes = [upright_size(image, sample.id) for image in sample.images]
-    return prompt_length(processor, sample, [tuple(size) for size in sizes])
+    return prompt_length(processor, sample, sizes)
 
 
 def main() -> int:
@@ -162,6 +158,9 @@ def main() -> int:
     parser.add_argument(
         "--num-samples", type=int, default=24, help="samples on the page (default: %(default)s)"
     )
+    parser.add_argument(
+        "--columns", nargs="*", default=[], metavar="FIELD=COLUMN", help="names and constants of foreign data"
+    )
     args = parser.parse_args()
     processor = None
     if args.processor:
@@ -169,7 +168,7 @@ def main() -> int:
 
         processor = AutoProcessor.from_pretrained(args.processor, trust_remote_code=True)
     try:
-        reader = open_rows(args.path)
+        reader = open_rows(args.path, columns=parse_columns(args.columns))
     except (FileNotFoundError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

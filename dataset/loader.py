@@ -6,7 +6,7 @@ dicts with `batch_size` rows each, whose `state_dict` resumes with exactly the n
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,15 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from dataset.encode import prepare_images
 from dataset.images import ImageError
-from dataset.lengths import rows_that_fit
+from dataset.lengths import check_rows
 from dataset.mixture import MixtureSampler, as_mixture
 from dataset.prompts import DEFAULT_PROMPTS, PromptConfig
+from dataset.schema import SchemaError
 from dataset.shards import RowReader, open_rows
 from utils.sample import Sample
 
 logger = logging.getLogger(__name__)
+MAX_REPORTED = 5
 
 
 def create_dataloader(
@@ -39,16 +41,19 @@ def create_dataloader(
     prompts: PromptConfig = DEFAULT_PROMPTS,
     num_workers: int = 0,
     cache_dir: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    max_bad_share: float = 0.01,
 ) -> "RolloutLoader":
     """A loader of the rows of one data-parallel rank.
 
     `data` is a path (shard, directory, glob, Hub name), a list of paths, or a mixture: a list of
     ``{"path": ..., "weight": ...}``, the main source first. `batch_size` counts prompts over all ranks.
     Rows are the dicts of ``Sample.to_row`` (`images` decoded, RGB, at the model's size) plus `spec` as a
-    dict. Rows with more than `max_length` prompt tokens are left out and counted; one whose image is corrupt
-    is left out of its batch when drawn, with an error in the log that names it.
+    dict. Rows with more than `max_length` prompt tokens are left out and counted. So are rows that cannot be used,
+    whatever is wrong with them, each named in the log; more than `max_bad_share` of a source is an error. An image
+    whose damage shows only in decoding is left out of its batch when drawn. `columns`: see `utils.columns`.
 
-    Raises ``ValueError`` for a batch size that the ranks cannot share, a schema problem, or no row that fits.
+    Raises ``ValueError`` for a batch size that the ranks cannot share, wrong columns, too many bad rows, or none left.
     """
     if batch_size < 1 or batch_size % world_size:
         raise ValueError(
@@ -57,10 +62,10 @@ def create_dataloader(
     if max_length is not None and processor is None:
         raise ValueError("max_length needs a processor to count tokens with")
     mixture = as_mixture(data)
-    readers = [open_rows(part.path) for part in mixture]
+    readers = [open_rows(part.path, columns=part.columns or columns, seed=seed) for part in mixture]
     kept = []
     for reader in readers:
-        rows = rows_that_fit(
+        check = check_rows(
             reader,
             processor,
             max_length=max_length,
@@ -68,10 +73,19 @@ def create_dataloader(
             max_pixels=max_pixels,
             cache_dir=cache_dir,
         )
-        num_dropped = len(reader) - len(rows)
+        _refuse_too_many(reader, check.bad, max_bad_share)
+        rows = check.fitting(max_length)
+        num_long = len(reader) - len(rows) - len(check.bad)
         logger.info(
-            "%s: %d rows; %d left out, over %s prompt tokens", reader.name, len(rows), num_dropped, max_length
+            "%s: %d rows; %d left out, over %s prompt tokens; %d left out, unusable",
+            reader.name,
+            len(rows),
+            num_long,
+            max_length,
+            len(check.bad),
         )
+        for reason in check.bad.values():
+            logger.warning("row left out: %s", reason)
         if not len(rows):
             raise ValueError(f"{reader.name}: none of its {len(reader)} rows fits max_length {max_length}")
         kept.append(rows)
@@ -90,6 +104,17 @@ def create_dataloader(
         num_workers=num_workers,
         collate_fn=list,
         persistent_workers=num_workers > 0,
+    )
+
+
+def _refuse_too_many(reader: RowReader, bad: Mapping[int, str], max_bad_share: float) -> None:
+    if len(bad) <= max_bad_share * len(reader):
+        return
+    listed = "\n".join(list(bad.values())[:MAX_REPORTED])
+    more = f"\n... and {len(bad) - MAX_REPORTED} more" if len(bad) > MAX_REPORTED else ""
+    raise SchemaError(
+        f"{reader.name}: {len(bad)} of {len(reader)} rows cannot be used, more than max_bad_share {max_bad_share:g} "
+        f"allows:\n{listed}{more}"
     )
 
 
@@ -118,7 +143,7 @@ class RolloutRows(Dataset):
             try:
                 row["images"] = prepare_images(self.processor, sample, self.max_pixels)
             except ImageError as error:
-                return LeftOut(str(error))
+                return LeftOut(key, str(error))
         return row
 
 
@@ -126,13 +151,19 @@ class RolloutRows(Dataset):
 class LeftOut:
     """In place of a row that a worker could not make; reported where logging is set up, in the main process."""
 
+    place: tuple[int, int]
     reason: str
 
 
 class RolloutLoader(StatefulDataLoader):
-    """StatefulDataLoader whose batches leave out rows with unreadable images: `num_left_out`, and one log line each."""
+    """StatefulDataLoader whose batches leave out rows with unreadable images; each is logged and counted once."""
 
-    num_left_out = 0
+    left_out: frozenset[tuple[int, int]] = frozenset()
+
+    @property
+    def num_left_out(self) -> int:
+        """Rows whose image turned out not to be decodable, over all epochs so far."""
+        return len(self.left_out)
 
     @property
     def num_epoch_rows(self) -> int:
@@ -142,7 +173,7 @@ class RolloutLoader(StatefulDataLoader):
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         for batch in super().__iter__():
             for row in batch:
-                if isinstance(row, LeftOut):
-                    self.num_left_out += 1
+                if isinstance(row, LeftOut) and row.place not in self.left_out:
+                    self.left_out |= {row.place}
                     logger.error("row left out: %s", row.reason)
             yield [row for row in batch if not isinstance(row, LeftOut)]

@@ -18,6 +18,7 @@ class MixturePart:
 
     path: str | tuple[str, ...]  # shard, directory, glob or Hub name; or several of them
     weight: float = 1.0  # share of the rows drawn, relative to the other parts
+    columns: Mapping[str, str] | None = None  # of this source alone, see `utils.columns`
 
 
 def as_mixture(data: Any) -> tuple[MixturePart, ...]:
@@ -164,8 +165,8 @@ def _as_part(item: Any) -> MixturePart:
         return item
     if isinstance(item, str):
         return MixturePart(item)
-    unknown = set(item) - {"path", "weight"}
+    unknown = set(item) - {"path", "weight", "columns"}
     if unknown or "path" not in item:
-        raise ValueError(f"mixture: got keys {sorted(item)}, wanted path and weight")
+        raise ValueError(f"mixture: got keys {sorted(item)}, wanted path, weight and columns")
     path = item["path"] if isinstance(item["path"], str) else tuple(item["path"])
-    return MixturePart(path, float(item.get("weight", 1.0)))
+    return MixturePart(path, float(item.get("weight", 1.0)), item.get("columns"))

@@ -32,13 +32,13 @@ FORMAT_GUIDANCE = {
     "multiple-choice": "Answer with the letter of the correct option.",
     "number": "Answer with a single number.",
     "math-expressions": "Answer with a number or a LaTeX expression.",
-    "bbox": "Answer with one box as [x1, y1, x2, y2] in pixels.",
-    "detection": "Answer with a list of boxes, each as [x1, y1, x2, y2] in pixels.",
+    "bbox": "Answer with one box as [x1, y1, x2, y2], in pixels unless the question says otherwise.",
+    "detection": "Answer with a list of boxes, each as [x1, y1, x2, y2], in pixels unless the question says otherwise.",
     "ocrtext": "Answer with the text exactly as it is written.",
     "html-code": "Answer with the complete HTML document.",
     "svg-code": "Answer with the complete SVG document.",
     "boolean": "Answer with yes or no.",
-    "general-code": "Answer with a complete Python program.",
+    "general-code": "Answer with Python code alone, in the form that the question asks for.",
 }
 
 

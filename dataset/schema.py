@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from dataset.images import ImageError, upright_size
 from reward.registry import ANSWER_TYPES
+from reward.score import check_reference
 from utils.files import replacing
 from utils.sample import IMAGE_MARK, PROMPT_TYPES, parse_spec
 
@@ -32,6 +33,7 @@ OPTIONAL_COLUMNS = {
     "spec": pa.string(),  # JSON object with the reward specification, or null
     "image_sizes": pa.list_(pa.list_(pa.int32())),  # upright (width, height) per image
 }
+MEDIA_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
 NULLABLE = frozenset({"spec", "image_sizes", "images"})
 
 
@@ -65,10 +67,13 @@ def row_problems(row: Mapping[str, Any]) -> Iterator[str]:
     for name in ("id", "problem", "source"):
         if not row[name].strip():
             yield f"column {name!r}: empty"
+            return
     if not row["answer"] or any(answer is None or not answer.strip() for answer in row["answer"]):
         yield f"column 'answer': got {row['answer']!r}, wanted at least one non-empty string"
+        return
     if row["prompt_type"] not in PROMPT_TYPES:
         yield f"column 'prompt_type': got {row['prompt_type']!r}, wanted one of {', '.join(PROMPT_TYPES)}"
+        return
     images = row.get("images")
     num_images = len(images) if images is not None else 0
     if row["problem"].count(IMAGE_MARK) != num_images:
@@ -81,6 +86,13 @@ def row_problems(row: Mapping[str, Any]) -> Iterator[str]:
         return
     if row["answer_type"] not in ANSWER_TYPES and "verifier" not in spec:
         yield f"column 'answer_type': got {row['answer_type']!r}, wanted one of {', '.join(ANSWER_TYPES)}"
+        return
+    if written := [token for token in MEDIA_TOKENS if token in row["problem"]]:
+        yield f"column 'problem': holds {written[0]}, which the model would read as an image; wanted {IMAGE_MARK}"
+    try:
+        check_reference(row["answer"], row["answer_type"], row["prompt_type"], spec)
+    except ValueError as error:
+        yield f"column 'spec': {error}" if str(error).startswith("spec") else f"column 'answer': {error}"
 
 
 def rows_to_table(

@@ -1,8 +1,8 @@
 """Random access to curated rows on disk without holding them: parquet shards, folders of them, or the Hub."""
 
-import glob
 import os
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,14 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataset.schema import OPTIONAL_COLUMNS, REQUIRED_COLUMNS, SchemaError, columns_problems
+from dataset.schema import SchemaError, columns_problems
+from utils.columns import columns_faults, curated, stored_names
+from utils.tables import data_files, load_table, split_paths
 
 MAX_GROUP_ROWS = 512  # above this, one shuffled row would read too much of the file
-TEXT_COLUMNS = [name for name in (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS) if name != "images"]
+BATCH_ROWS = 64  # rows in memory, images included, while all are gone through
 
 
 class RowReader(Protocol):
-    """A set of rows: `name` for messages, its length, one row, and all rows without their image bytes."""
+    """A set of rows under our names: `name` for messages, its length, one row, and all rows."""
 
     name: str
 
@@ -26,10 +28,8 @@ class RowReader(Protocol):
     def read(self, row: int) -> dict[str, Any]:
         """One row as a plain dict, all columns."""
 
-    def iter_texts(self) -> Iterator[list[dict[str, Any]]]:
-        """All rows in order, in batches, text columns and `image_sizes`; `images` only where sizes are
-        missing.
-        """
+    def iter_rows(self) -> Iterator[dict[str, Any]]:
+        """All rows in order, a batch in memory."""
 
     def where(self, row: int) -> str:
         """File and row number, for messages."""
@@ -38,35 +38,61 @@ class RowReader(Protocol):
         """Changes when the rows may have changed."""
 
 
-def open_rows(path: str | Sequence[str], split: str = "train") -> RowReader:
-    """A reader of a parquet shard, a directory (searched recursively), a glob, several of these, or a Hub
-    name.
+def open_rows(
+    path: str | Sequence[str],
+    split: str = "train",
+    *,
+    columns: Mapping[str, str] | None = None,
+    seed: int = 219,
+) -> RowReader:
+    """A reader of files (parquet, JSONL, CSV), directories (searched recursively), globs and Hub names.
 
-    Raises ``FileNotFoundError`` for a local path without shards and ``SchemaError`` for wrong columns.
+    Several stand in a list or in one text with commas; each may end in ``[10%]``, a share of its rows drawn by `seed`.
+    `columns` names the columns of data that has not ours, see `utils.columns`.
+    Raises ``FileNotFoundError`` for a local path without data and ``SchemaError`` for wrong columns.
     """
-    paths = [path] if isinstance(path, str | os.PathLike) else list(path)
-    files = [file for item in paths for file in _expand(str(item))]
-    if files and all(file.suffix == ".parquet" for file in files):
-        reader = ParquetRows(files)
+    columns = dict(columns or {})
+    named = [(data_files(name) or name, share) for name, share in split_paths(path)]
+    if all(isinstance(files, list) and share == 1.0 for files, share in named):
+        files = [file for group, _ in named for file in group]
+        if len({file.suffix for file in files}) == 1:
+            return _open(files, split, columns)
+    parts = [(_open(files, split, columns), share) for files, share in named]
+    return parts[0][0] if len(parts) == 1 and parts[0][1] == 1.0 else JoinedRows(parts, seed)
+
+
+def _open(files: "list[Path] | str", split: str, columns: Mapping[str, str]) -> RowReader:
+    if isinstance(files, str):
+        return MappedRows([files], split, columns)
+    if len({file.suffix for file in files}) > 1:
+        raise SchemaError(
+            f"{files[0].parent}: holds files of several kinds; name one kind, e.g. FOLDER/*.parquet"
+        )
+    if files[0].suffix == ".parquet":
+        reader = ParquetRows(files, columns)
         if reader.max_group_rows <= MAX_GROUP_ROWS:
             return reader
-    return MappedRows(files or paths, split)
+    return MappedRows(files, split, columns)
+
+
+def _check_columns(name: Any, schema: pa.Schema, columns: Mapping[str, str]) -> None:
+    problems = columns_faults(columns, schema.names) if columns else columns_problems(schema)
+    if problems:
+        raise SchemaError(f"{name}: " + "; ".join(problems))
 
 
 class ParquetRows:
     """Shards with small row groups, read a group at a time straight from the file."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
-        self.files = [Path(file) for file in files]
+    def __init__(self, files: Sequence[Path], columns: Mapping[str, str] | None = None) -> None:
+        self.files, self.columns = [Path(file) for file in files], dict(columns or {})
         self.name = (
             str(self.files[0]) if len(self.files) == 1 else f"{self.files[0].parent} ({len(files)} shards)"
         )
         groups: list[tuple[int, int, int]] = []  # file, group, rows
         for index, file in enumerate(self.files):
-            with _open(file) as parquet:
-                problems = columns_problems(parquet.schema_arrow)
-                if problems:
-                    raise SchemaError(f"{file}: " + "; ".join(problems))
+            with _open_parquet(file) as parquet:
+                _check_columns(file, parquet.schema_arrow, self.columns)
                 metadata = parquet.metadata
                 groups += [(index, g, metadata.row_group(g).num_rows) for g in range(metadata.num_row_groups)]
         self.groups = np.array(groups, dtype=np.int64).reshape(-1, 3)
@@ -91,17 +117,22 @@ class ParquetRows:
             table = self._handle(file).read_row_group(local_group, use_threads=False)
             self._last_group = (group, table)
         table = self._last_group[1]
-        return table.slice(table.num_rows + row - int(self.ends[group]), 1).to_pylist()[0]
+        stored = table.slice(table.num_rows + row - int(self.ends[group]), 1).to_pylist()[0]
+        return self._curated(stored, int(self.groups[group, 0]), row)
 
-    def iter_texts(self) -> Iterator[list[dict[str, Any]]]:
-        for file in self.files:
-            with _open(file) as parquet:
-                names = parquet.schema_arrow.names
-                columns = [name for name in TEXT_COLUMNS if name in names]
-                if "image_sizes" not in names:
-                    columns.append("images")
-                for batch in parquet.iter_batches(batch_size=4096, columns=columns, use_threads=False):
-                    yield batch.to_pylist()
+    def iter_rows(self) -> Iterator[dict[str, Any]]:
+        row = 0
+        for index, file in enumerate(self.files):
+            with _open_parquet(file) as parquet:
+                names = stored_names(self.columns, parquet.schema_arrow.names)
+                for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=names, use_threads=False):
+                    for stored in batch.to_pylist():
+                        yield self._curated(stored, index, row)
+                        row += 1
+
+    def _curated(self, stored: dict[str, Any], file: int, row: int) -> dict[str, Any]:
+        folder = self.files[file].parent
+        return curated(stored, self.columns, name=self.files[0].stem, number=row, folder=folder)
 
     def where(self, row: int) -> str:
         group = int(np.searchsorted(self.ends, row, side="right"))
@@ -111,12 +142,12 @@ class ParquetRows:
 
     def fingerprint(self) -> str:
         stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in self.files]
-        return repr(stats)
+        return repr((stats, self.columns))
 
     def _handle(self, file: int) -> pq.ParquetFile:
         key = (os.getpid(), file)
         if self._open_file is None or self._open_file[:2] != key:
-            self._open_file = (*key, _open(self.files[file]))
+            self._open_file = (*key, _open_parquet(self.files[file]))
         return self._open_file[2]
 
 
@@ -125,68 +156,81 @@ class MappedRows:
     cache.
     """
 
-    def __init__(self, files: Sequence[Path | str], split: str = "train") -> None:
-        import datasets
-
-        self.name = str(files[0])
-        if isinstance(files[0], Path):
-            kind = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}[files[0].suffix]
-            table = datasets.load_dataset(kind, data_files=[str(file) for file in files], split="train")
-        else:
-            if len(files) != 1:
-                raise ValueError(f"a Hub name stands alone, got {list(files)}")
-            table = datasets.load_dataset(files[0], split=split)
-        problems = columns_problems(table.features.arrow_schema)
-        if problems:
-            raise SchemaError(f"{self.name}: " + "; ".join(problems))
-        self.table = table.with_format("arrow")
+    def __init__(
+        self,
+        files: Sequence[Path | str],
+        split: str = "train",
+        columns: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name, self.columns = str(files[0]), dict(columns or {})
+        self.folder = files[0].parent if isinstance(files[0], Path) else None
+        self.table = load_table(files, split)
+        _check_columns(self.name, self.table.features.arrow_schema, self.columns)
 
     def __len__(self) -> int:
         return len(self.table)
 
     def read(self, row: int) -> dict[str, Any]:
-        return self.table[row : row + 1].to_pylist()[0]
+        return self._curated(self.table[row : row + 1].to_pylist()[0], row)
 
-    def iter_texts(self) -> Iterator[list[dict[str, Any]]]:
-        names = self.table.column_names
-        columns = [name for name in TEXT_COLUMNS if name in names]
-        if "image_sizes" not in names:
-            columns.append("images")
-        for batch in self.table.select_columns(columns).iter(batch_size=512):
-            yield batch.to_pylist()
+    def iter_rows(self) -> Iterator[dict[str, Any]]:
+        row = 0
+        names = stored_names(self.columns, self.table.column_names)
+        for batch in self.table.select_columns(names).iter(batch_size=BATCH_ROWS):
+            for stored in batch.to_pylist():
+                yield self._curated(stored, row)
+                row += 1
+
+    def _curated(self, stored: dict[str, Any], row: int) -> dict[str, Any]:
+        return curated(stored, self.columns, name=Path(self.name).stem, number=row, folder=self.folder)
 
     def where(self, row: int) -> str:
         return f"{self.name}, row {row}"
 
     def fingerprint(self) -> str:
-        return str(self.table._fingerprint)
+        return repr((str(self.table._fingerprint), self.columns))
 
 
-def _expand(path: str) -> list[Path]:
-    if os.path.isdir(path):
-        found = sorted(file for kind in ("parquet", "jsonl") for file in Path(path).rglob(f"*.{kind}"))
-    elif any(mark in path for mark in "*?["):
-        found = [Path(file) for file in sorted(glob.glob(path, recursive=True))]
-    elif os.path.isfile(path):
-        found = [Path(path)]
-    elif _looks_local(path):
-        found = []
-    else:
-        return []  # a Hub name
-    if not found:
-        raise FileNotFoundError(f"no data at {path!r}: wanted a .parquet or .jsonl file, or a folder of them")
-    return found
+class JoinedRows:
+    """Several readers as one, each with a share of its rows, drawn by the seed and kept in order."""
+
+    def __init__(self, parts: Sequence[tuple[RowReader, float]], seed: int = 219) -> None:
+        self.readers = [reader for reader, _ in parts]
+        self.name = ", ".join(reader.name for reader in self.readers)
+        self.picked = []  # per reader: its row numbers
+        for number, (reader, share) in enumerate(parts):
+            wanted = max(1, round(share * len(reader))) if len(reader) else 0
+            order = np.random.default_rng([seed, number]).permutation(len(reader))
+            self.picked.append(np.sort(order[:wanted]))
+        self.ends = np.cumsum([len(picked) for picked in self.picked])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def read(self, row: int) -> dict[str, Any]:
+        reader, own = self._place(row)
+        return reader.read(own)
+
+    def iter_rows(self) -> Iterator[dict[str, Any]]:
+        for reader, picked in zip(self.readers, self.picked, strict=True):
+            wanted = set(picked.tolist())
+            yield from (row for number, row in enumerate(reader.iter_rows()) if number in wanted)
+
+    def where(self, row: int) -> str:
+        reader, own = self._place(row)
+        return reader.where(own)
+
+    def fingerprint(self) -> str:
+        pairs = zip(self.readers, self.picked, strict=True)
+        return repr([(reader.fingerprint(), zlib.crc32(picked.tobytes())) for reader, picked in pairs])
+
+    def _place(self, row: int) -> tuple[RowReader, int]:
+        part = int(np.searchsorted(self.ends, row, side="right"))
+        picked = self.picked[part]
+        return self.readers[part], int(picked[len(picked) + row - int(self.ends[part])])
 
 
-def _looks_local(path: str) -> bool:
-    return (
-        path.startswith((".", "/", "~"))
-        or path.endswith((".parquet", ".jsonl", ".json"))
-        or path.count("/") != 1
-    )
-
-
-def _open(file: Path) -> pq.ParquetFile:
+def _open_parquet(file: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(file, memory_map=True)
     except (pa.ArrowInvalid, OSError) as error:

@@ -39,7 +39,10 @@ def _parser() -> argparse.ArgumentParser:
     explain.set_defaults(run=_explain)
 
     audit = commands.add_parser("audit", help="check that references pay for themselves and for nothing else")
-    audit.add_argument("path", type=Path, help="a parquet file or a folder of them")
+    audit.add_argument("path", help="file, folder, several with commas, or Hub name, as train_dataset.path")
+    audit.add_argument(
+        "--columns", nargs="*", default=[], metavar="FIELD=COLUMN", help="names and constants of foreign data"
+    )
     audit.add_argument("--sample", type=int, default=64, metavar="N", help="samples per source and type")
     audit.add_argument(
         "--reward-config", metavar="YAML", help="a training configuration, for its section `reward`"
@@ -69,11 +72,12 @@ def _explain(options: argparse.Namespace) -> int:
 def _audit(options: argparse.Namespace) -> int:
     from reward.settings import DEFAULT_SETTINGS, read_settings
     from reward.tools.audit import audit, table
+    from utils.columns import parse_columns
 
     if options.sample < 1:
         raise ValueError(f"--sample: got {options.sample}, wanted at least 1")
     settings = read_settings(options.reward_config) if options.reward_config else DEFAULT_SETTINGS
-    results = audit(options.path, options.sample, settings=settings)
+    results = audit(options.path, options.sample, columns=parse_columns(options.columns), settings=settings)
     print(table(results))
     return int(any(result.failures for result in results))
 

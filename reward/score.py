@@ -190,6 +190,20 @@ def checked_inputs(  # noqa: PLR0917
     return rule, references
 
 
+def check_reference(
+    answer: Any, answer_type: str, prompt_type: str | None, spec: Mapping[str, Any] | None
+) -> None:
+    """ValueError when the spec does not fit or a reference cannot be read, as far as that is cheap to tell.
+
+    Costly parsers see even references only in their killable workers; the tests of general-code are JSON.
+    """
+    rule, references = checked_inputs("", answer, answer_type, prompt_type, spec, None)
+    if VERIFIERS[rule.verifier].isolated and rule.verifier != "general-code":
+        return
+    for reference in references:
+        prepared_reference(rule.verifier, reference, rule.params_key)
+
+
 @lru_cache(maxsize=2048)
 def prepared_reference(verifier_name: str, reference: str, params_key: str) -> Any:
     """The parsed reference, shared by the rollouts of a prompt. Raises ValueError naming the field `answer`."""

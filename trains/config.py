@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from dataclasses import asdict, dataclass, field, replace
@@ -33,6 +34,7 @@ from trains.host import allocation, qwen_vl
 from trains.host.allocation import Allocation
 from utils import loss_options, run_manifest
 from utils.masking import masked
+from utils.tables import split_paths
 
 SERVER_RESERVE = 8  # SGLang refuses prompt + answer that come closer than this to its context length
 NO_TOP_K = 10_000_000  # AReaL's "no limit" is any top_k beyond every vocabulary
@@ -132,6 +134,8 @@ class TrainDataConfig(TrainDatasetConfig):
     """Where the prompts come from and how they are worded (see `dataset/loader.py`)."""
 
     mixture: list[dict[str, Any]] = field(default_factory=list)
+    columns: dict[str, str] = field(default_factory=dict)
+    max_bad_share: float = 0.01
     max_pixels: int | None = None
     num_thinking_prompts: int = 1
     format_guidance: bool = False
@@ -142,6 +146,7 @@ class EvalDataConfig(ValidDatasetConfig):
     """Held-out data; `max_samples` null evaluates all of it."""
 
     max_samples: int | None = None
+    columns: dict[str, str] | None = None
 
 
 @dataclass
@@ -317,8 +322,9 @@ def _check_paths(config: Config) -> None:
     if config.valid_dataset is not None:
         sources.append(("valid_dataset.path", config.valid_dataset.path))
     for key, path in sources:
-        if str(path).startswith((".", "/", "data/")) and not Path(path).exists():
-            raise ValueError(f"{key}={path!r} does not exist (working directory: {Path.cwd()})")
+        for part, _ in split_paths(path):
+            if part.startswith((".", "/", "data/")) and not glob.glob(part, recursive=True):
+                raise ValueError(f"{key}={part!r} does not exist (working directory: {Path.cwd()})")
 
 
 def _check_engine(config: Config) -> None:

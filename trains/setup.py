@@ -125,6 +125,8 @@ def build(config: Config) -> Run:
         max_length=data.max_length,
         max_pixels=data.max_pixels,
         num_workers=data.num_workers,
+        columns=data.columns,
+        max_bad_share=data.max_bad_share,
         **shared,
     )
     eval_dataloader = None
@@ -136,6 +138,8 @@ def build(config: Config) -> Run:
             shuffle=False,
             max_length=config.valid_dataset.max_length,
             max_pixels=data.max_pixels,
+            columns=data.columns if config.valid_dataset.columns is None else config.valid_dataset.columns,
+            max_bad_share=data.max_bad_share,
             **shared,
         )
     spec = TrainingLength(

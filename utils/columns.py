@@ -1,6 +1,6 @@
 """Rows as other people wrote them, turned into the columns of utils/sample.py: names, constants, words, shapes.
 
-The published data says `normal` and `default` for the prompt types and `spatial-reasoning` for a problem type; a data set
+The published data says `normal` and `default` for the prompt types, `spatial-reasoning` for a problem type; a data set
 of one's own has other column names and lacks some columns. Both become curated rows here, wherever rows are read.
 """
 
@@ -51,9 +51,9 @@ def curated(
     """The row under our names and words. With `columns`, cells of other shapes are adapted as well.
 
     A value of `columns` is the name of a column, or else a constant. Then `id` may be absent (``name/000012``, from
-    `number`), so may `source` (`name`), `problem_type`, `images`, and `prompt_type` (`answer`); an answer may be a number
-    or a boolean, images may be one image, a path or bytes, and a problem without marks gets them in front.
-    Relative image paths start from `folder`, that of the data file. Wrong cells are left to `dataset.schema.row_problems`.
+    `number`), and so may `source` (`name`), `problem_type`, `images`, and `prompt_type` (`answer`); an answer may be a
+    number or a boolean, images may be one image, a path or bytes, and a problem without marks gets them in front.
+    Relative image paths start from `folder`, that of the data file. Wrong cells are left to `row_problems`.
     """
     if columns:
         row = _renamed(row, columns, name, number)
@@ -71,12 +71,13 @@ def _renamed(row: Mapping[str, Any], columns: Mapping[str, str], name: str, numb
     for field in ROW_FIELDS:
         column = columns.get(field, field)
         made[field] = row[column] if column in row else columns.get(field, absent.get(field))
-    made["id"] = None if made["id"] is None else str(made["id"])
+    for field in ("id", "problem", "answer_type", "problem_type", "source", "prompt_type"):
+        made[field] = None if made[field] is None else json_text(made[field])
     images, answer = made["images"], made["answer"]
     made["images"] = list(images) if isinstance(images, list | tuple) else [images] if images else []
     answers = answer if isinstance(answer, list | tuple) else [answer]
     made["answer"] = [None if one is None else json_text(one) for one in answers]
-    if isinstance(made["problem"], str) and IMAGE_MARK not in made["problem"]:
+    if made["problem"] is not None and IMAGE_MARK not in made["problem"]:
         made["problem"] = IMAGE_MARK * len(made["images"]) + made["problem"]
     if "image_sizes" in row and "images" not in columns:
         made["image_sizes"] = row["image_sizes"]

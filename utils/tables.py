@@ -10,7 +10,12 @@ from typing import Any
 from utils.columns import columns_faults, curated
 from utils.files import parquet_rows
 
-KINDS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}  # suffix -> reader of `datasets`
+KINDS = {
+    ".parquet": "parquet",
+    ".jsonl": "json",
+    ".json": "json",
+    ".csv": "csv",
+}  # suffix -> reader of `datasets`
 SHARE = re.compile(r"\[\s*(\d+(?:\.\d+)?)\s*%\s*\]$")
 
 
@@ -48,7 +53,9 @@ def data_files(path: str) -> list[Path]:
     else:
         return []  # on the Hub
     if not found:
-        raise FileNotFoundError(f"no data at {path!r}: wanted files of {', '.join(KINDS)} or a folder of them")
+        raise FileNotFoundError(
+            f"no data at {path!r}: wanted files of {', '.join(KINDS)} or a folder of them"
+        )
     if unknown := [file for file in found if file.suffix not in KINDS]:
         raise FileNotFoundError(f"{unknown[0]}: wanted files of {', '.join(KINDS)}")
     return found
@@ -84,8 +91,8 @@ def _rows_of(file: Path | str, columns: Mapping[str, str], wanted: Sequence[str]
         table = load_table([file])
         kept = table.select_columns([name for name in table.column_names if name in names])
         rows = (row for batch in kept.iter(batch_size=512) for row in batch.to_pylist())
-    stem = Path(file).stem
+    stem, mapped = Path(file).stem, {field: name for field, name in columns.items() if field in wanted}
     for number, row in enumerate(rows):
-        if number == 0 and columns and (faults := columns_faults(columns, list(row))):
+        if number == 0 and columns and (faults := columns_faults(mapped, list(row))):
             raise ValueError(f"{file}: " + "; ".join(faults))
         yield curated(row, columns, name=stem, number=number)

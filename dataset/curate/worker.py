@@ -261,17 +261,10 @@ class Worker:
 
 def check_reference(sample: Sample) -> None:
     """Raises ``BadRow("bad-reference")`` when the verifier could not read a reference: before generating, not after."""
-    from reward.registry import VERIFIERS
-    from reward.score import checked_inputs, prepared_reference
+    from reward.score import check_reference as check
 
     try:
-        rule, references = checked_inputs(
-            "", sample.answer, sample.answer_type, sample.prompt_type, sample.spec, None
-        )
-        if VERIFIERS[rule.verifier].isolated:
-            return  # costly parsers see even references only in their killable workers, when scoring
-        for reference in references:
-            prepared_reference(rule.verifier, reference, rule.params_key)
+        check(sample.answer, sample.answer_type, sample.prompt_type, sample.spec)
     except ValueError as error:
         raise BadRow("bad-reference", f"{sample.id}: {error}") from error
 

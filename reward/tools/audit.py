@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from reward import score
 from reward.registry import ANSWER_TYPES, VERIFIERS
 from reward.settings import DEFAULT_SETTINGS, RewardSettings
-from utils.files import parquet_rows
 from utils.sample import Sample, parse_spec
+from utils.tables import table_rows
 
 SELF_MINIMUM = 0.999
 NOTHING_MAXIMUM = 1e-9  # blank answers, boilerplate and wrong options
@@ -36,14 +36,18 @@ class SourceAudit(NamedTuple):
 
 
 def audit(
-    path: str | Path, num_samples: int = 64, seed: int = 219, settings: RewardSettings = DEFAULT_SETTINGS
+    path: str | Path,
+    num_samples: int = 64,
+    seed: int = 219,
+    settings: RewardSettings = DEFAULT_SETTINGS,
+    columns: Mapping[str, str] | None = None,
 ) -> list[SourceAudit]:
-    """Audit a parquet file or a folder of them, scored as a training with `settings` would.
+    """Audit all data that `path` names (see `utils.tables`), scored as a training with `settings` would.
 
     FileNotFoundError or ValueError: there is nothing to read.
     """
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for row in references(Path(path)):
+    for row in references(path, columns):
         groups[row["source"], row["answer_type"]].append(row)
     if not groups:
         raise ValueError(f"{path}: holds no rows")
@@ -55,16 +59,12 @@ def audit(
     return results
 
 
-def references(path: Path) -> Iterator[dict[str, Any]]:
+def references(path: str | Path, columns: Mapping[str, str] | None = None) -> Iterator[dict[str, Any]]:
     """The reward's columns of every row; images are not read."""
-    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
-    if not files or not files[0].exists():
-        raise FileNotFoundError(f"{path}: no parquet file there")
-    for file in files:
-        for row in parquet_rows(file, _COLUMNS):
-            if missing := set(_COLUMNS) - row.keys() - _OPTIONAL:
-                raise ValueError(f"{file}: columns {sorted(missing)} are missing")
-            yield {**row, "spec": parse_spec(row.get("spec"), row["id"])}
+    for row in table_rows(str(path), columns or {}, _COLUMNS):
+        if missing := set(_COLUMNS) - row.keys() - _OPTIONAL:
+            raise ValueError(f"{path}: columns {sorted(missing)} are missing")
+        yield {**row, "spec": parse_spec(row.get("spec"), row["id"])}
 
 
 def audit_rows(

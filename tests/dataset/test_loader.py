@@ -4,6 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataset.encode import encode_prompt
+from dataset.images import ImageError
 from dataset.loader import create_dataloader
 from dataset.schema import SchemaError, rows_to_table, write_shard
 from dataset.shards import MappedRows, ParquetRows, open_rows
@@ -117,10 +118,29 @@ def test_corrupt_image_is_left_out_and_reported_by_its_id(load, tmp_path, proces
     broken = table.to_pylist()
     broken[5]["images"][0]["bytes"] = broken[5]["images"][0]["bytes"][:200]
     pq.write_table(table.from_pylist(broken, schema=table.schema), tmp_path / "a.parquet")
-    loader = load(str(tmp_path / "a.parquet"), processor, num_workers=num_workers)
+    with pytest.raises(
+        SchemaError, match=r"1 of 8 rows cannot be used, more than max_bad_share 0\.01 allows:\n.*row 5"
+    ):
+        load(str(tmp_path / "a.parquet"), processor)
+    loader = load(str(tmp_path / "a.parquet"), processor, num_workers=num_workers, max_bad_share=0.2)
     assert sorted(ids(loader)) == [f"set/{n:05d}" for n in range(8) if n != 5]
-    assert "sample set/00005: image cannot be decoded" in caplog.text
+    assert caplog.text.count("sample set/00005: image cannot be decoded") == 1
+    assert loader.num_left_out == 0, "found at the start, so it is never drawn"
+
+
+def test_damage_that_only_decoding_shows_is_reported_once(load, shard, processor, caplog, monkeypatch):
+    from dataset import loader as module
+
+    def fail(processor, sample, max_pixels):
+        if sample.id == "set/00005":
+            raise ImageError("sample set/00005: image cannot be decoded")
+        return []
+
+    monkeypatch.setattr(module, "prepare_images", fail)
+    loader = load(shard(8), processor)
+    assert [len(ids(loader)) for _ in range(3)] == [7, 7, 7]
     assert loader.num_left_out == 1
+    assert caplog.text.count("set/00005") == 1
 
 
 def test_wrong_values_are_reported_with_file_and_row_at_start(load, tmp_path):

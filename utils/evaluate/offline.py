@@ -18,7 +18,7 @@ import itertools
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ import numpy as np
 
 from reward.settings import DEFAULT_SETTINGS, read_settings
 from utils import run_manifest
-from utils.files import parquet_rows
+from utils.columns import parse_columns
 from utils.passk import num_solved, pass_at_k
 from utils.sample import Sample
 
@@ -84,22 +84,14 @@ def table(summary: dict[str, Any], num_rejected: int) -> str:
     return "\n".join(lines)
 
 
-def find_files(paths: Sequence[str]) -> list[Path]:
-    """Parquet files among `paths`, folders opened. Raises FileNotFoundError for a path that gives none."""
-    found = []
-    for text in paths:
-        path = Path(text)
-        files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-        if not files or not files[0].exists():
-            raise FileNotFoundError(f"--data {text}: no parquet there")
-        found += files
-    return found
+def read_samples(
+    paths: Sequence[str], max_samples: int | None, columns: Mapping[str, str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Rows of all paths in order, at most `max_samples`. Raises FileNotFoundError or ValueError naming the path."""
+    from dataset.shards import open_rows
 
-
-def read_samples(files: Sequence[Path], max_samples: int | None) -> Iterator[dict[str, Any]]:
-    """Rows of all files in order, at most `max_samples`."""
-
-    return itertools.islice(itertools.chain.from_iterable(map(parquet_rows, files)), max_samples)
+    readers = [open_rows(path, columns=columns) for path in paths]
+    return itertools.islice((row for reader in readers for row in reader.iter_rows()), max_samples)
 
 
 async def measure(
@@ -212,11 +204,11 @@ def main(argv: list[str] | None = None) -> int:
         print(f"evaluate.offline: --model {args.model}: {error}", file=sys.stderr)
         return 1
     try:
-        rows = read_samples(find_files(args.data), args.max_samples)
+        rows = read_samples(args.data, args.max_samples, parse_columns(args.columns))
         args.output.mkdir(parents=True, exist_ok=True)
         with (args.output / "attempts.jsonl").open("w") as sink:
             records, num_rejected = asyncio.run(measure(args, rows, sink))
-    except (FileNotFoundError, NoWorkersLeft) as error:
+    except (FileNotFoundError, ValueError, NoWorkersLeft) as error:
         print(f"evaluate.offline: {error}", file=sys.stderr)
         return 1
     if not records:
@@ -236,7 +228,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--model", required=True, help="checkpoint folder, or the folder of a run")
-    add("--data", required=True, nargs="+", help="curated parquet files or folders")
+    add("--data", required=True, nargs="+", help="files, folders or Hub names")
+    add(
+        "--columns", nargs="*", default=[], metavar="FIELD=COLUMN", help="names and constants of foreign data"
+    )
     add("--output", required=True, type=Path)
     add("--attempts", type=int, default=8, help="answers per sample; Pass@k is given up to this k")
     add("--temperature", type=float, default=1.0)
