@@ -73,7 +73,7 @@ def test_audit_finds_rewards_that_pay_for_anything(tmp_path, capsys):
 
 def test_audit_without_data_is_an_error(tmp_path, capsys):
     assert main(["audit", str(tmp_path / "none")]) == 2
-    assert "no parquet file" in capsys.readouterr().err
+    assert "no data at" in capsys.readouterr().err
 
 
 def test_explain_from_file_and_standard_input(tmp_path, capsys, monkeypatch):
