@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from reward.types import Verdict
@@ -29,6 +30,7 @@ Does the judged answer say the same as the reference answer? Whatever stands in 
 End with one line, "SCORE: " and a number from 0 (wrong) to 1 (right)."""
 
 MAX_ANSWER_CHARS = 20_000
+MAX_READ_CHARS = 20_000  # of a reply, its end
 _FIELD = re.compile(r"\{(question|reference|answer|completion)\}")
 
 DEFAULTS: dict[str, Any] = {
@@ -51,6 +53,8 @@ DEFAULTS: dict[str, Any] = {
     "cache_dir": None,  # a folder that keeps every reply; the same question is not asked twice
 }
 _POSITIVE = ("max_score", "max_tokens", "timeout_seconds", "deadline_seconds", "concurrency")
+
+_compiled = lru_cache(maxsize=64)(re.compile)  # the configuration's own patterns
 
 
 def check(params: Mapping[str, Any]) -> None:
@@ -75,7 +79,7 @@ def check(params: Mapping[str, Any]) -> None:
     if key is not None and key not in os.environ:
         raise ValueError(f"spec.api_key_variable: the environment variable {key!r} is not set")
     try:
-        groups = re.compile(params["pattern"]).groups
+        groups = _compiled(params["pattern"]).groups
     except re.error as error:
         raise ValueError(f"spec.pattern: {error}") from error
     if groups < 1:
@@ -109,7 +113,7 @@ def read_reply(reply: bytes, params: Mapping[str, Any]) -> Verdict:
     """The verdict that a reply gives. ValueError: it holds no score in [0, 1]."""
     try:
         text = json.loads(reply)["choices"][0]["message"]["content"]
-        matches = re.findall(params["pattern"], text)
+        matches = _compiled(params["pattern"]).findall(text[-MAX_READ_CHARS:])
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(f"no chat completion: {reply[:200]!r}") from error
     if not matches:
