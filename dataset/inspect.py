@@ -20,6 +20,7 @@ from dataset.images import ImageError, decode_image, resize_to_limits, to_base64
 from dataset.lengths import row_fault
 from dataset.prompts import render_problem
 from dataset.shards import RowReader, open_rows
+from llavaonevision1_5.shims import check_code
 from utils.columns import parse_columns
 from utils.sample import Sample
 
@@ -166,7 +167,9 @@ def main() -> int:
     if args.processor:
         from transformers import AutoProcessor
 
-        processor = AutoProcessor.from_pretrained(args.processor, trust_remote_code=True)
+        processor = AutoProcessor.from_pretrained(
+            args.processor, trust_remote_code=check_code(args.processor)
+        )
     try:
         reader = open_rows(args.path, columns=parse_columns(args.columns))
     except (FileNotFoundError, ValueError) as error:

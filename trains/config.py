@@ -29,6 +29,7 @@ from areal.utils.stats_logger import StatsLogger
 from omegaconf import OmegaConf
 
 from llavaonevision1_5 import MODEL_TYPE
+from llavaonevision1_5.shims import check_code
 from reward.settings import RewardSettings, make_settings
 from trains.host import allocation, qwen_vl
 from trains.host.allocation import Allocation
@@ -315,6 +316,10 @@ def _check_paths(config: Config) -> None:
             )
         if not (list(model.glob("*.safetensors")) or list(model.glob("*.bin"))):
             raise ValueError(f"{key}={path!r}: the folder holds no weights (*.safetensors)")
+        try:
+            check_code(model)  # AReaL and the servers load with trust_remote_code
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from error
     sources = [("train_dataset.path", config.train_dataset.path)]
     sources += [
         (f"train_dataset.mixture[{i}].path", m["path"]) for i, m in enumerate(config.train_dataset.mixture)

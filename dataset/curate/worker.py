@@ -19,6 +19,7 @@ from dataset.images import ImageError
 from dataset.media_tokens import media_token_ids
 from dataset.prompts import PromptConfig
 from dataset.sources.base import BadRow, Context, Row, Source
+from llavaonevision1_5.shims import check_code
 from reward.settings import DEFAULT_SETTINGS, RewardSettings
 from reward.spec import resolve
 from reward.types import UNJUDGED
@@ -98,7 +99,9 @@ class Worker:
             raise EngineDead(
                 f"{self._address} was started without --enable-custom-logit-processor: use --sampling grouped"
             )
-        self._processor = AutoProcessor.from_pretrained(self.plan.model_path, trust_remote_code=True)
+        self._processor = AutoProcessor.from_pretrained(
+            self.plan.model_path, trust_remote_code=check_code(self.plan.model_path)
+        )
         self._sampling = replace(
             self.plan.sampling,
             stop_token_ids=stop_token_ids(self.plan.model_path, self._processor),
@@ -294,7 +297,7 @@ def context_length(model_path: str, server_info: Mapping[str, Any]) -> int:
         return int(server_info["context_length"])
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(model_path, trust_remote_code=True)
+    config = AutoConfig.from_pretrained(model_path, trust_remote_code=check_code(model_path))
     return int(config.get_text_config().max_position_embeddings)
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from llavaonevision1_5 import checkpoint as checkpoints
-from llavaonevision1_5 import tiny
+from llavaonevision1_5 import shims, tiny
 
 
 @pytest.fixture
@@ -38,6 +38,26 @@ def test_prepare_makes_a_folder_that_loads_and_leaves_the_source_alone(
     with torch.no_grad():
         assert torch.equal(again(ids, **prompt.pixels).logits, model(ids, **prompt.pixels).logits)
     assert type(AutoProcessor.from_pretrained(folder, trust_remote_code=True)) is type(processor)
+
+
+def test_code_of_others_is_refused(published, tmp_path, monkeypatch):
+    """A folder may lead to its own files; a prepared one leads to ours, as long as nobody changes them."""
+    assert shims.check_code(published)  # it leads nowhere
+    config = json.loads((published / "config.json").read_text())
+    (published / "config.json").write_text(json.dumps({**config, "auto_map": shims.AUTO_MAP}))
+    with pytest.raises(ValueError, match=r"prepare.*TRUST_CHECKPOINT_CODE=1"):
+        shims.check_code(published)
+    folder = checkpoints.prepare(published, tmp_path / "prepared")
+    assert shims.check_code(folder)
+    shim = folder / "configuration_llavaonevision1_5.py"
+    shim.write_text(shim.read_text() + "import os\n")
+    with pytest.raises(ValueError, match="configuration_llavaonevision1_5"):
+        shims.check_code(folder)
+    with pytest.raises(ValueError, match="some/name"):
+        shims.check_code("some/name")
+    monkeypatch.setenv("TRUST_CHECKPOINT_CODE", "1")
+    assert shims.check_code(folder)
+    assert shims.check_code("some/name")
 
 
 def test_export_restores_everything_but_the_weights(published, prompts, tmp_path):

@@ -31,6 +31,8 @@ AUTO_MAP = {
     "AutoModelForImageTextToText": f"modeling_llavaonevision1_5.{ARCHITECTURE}",
     **PROCESSOR_AUTO_MAP,
 }
+TRUST_VARIABLE = "TRUST_CHECKPOINT_CODE"
+MAX_JSON_BYTES = 1 << 20
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
 
@@ -47,6 +49,44 @@ def _replace(path: Path, text: str) -> None:
 def _update_json(path: Path, changes: dict[str, Any]) -> None:
     content = json.loads(path.read_text())
     _replace(path, json.dumps({**content, **changes}, indent=2, ensure_ascii=False) + "\n")
+
+
+def check_code(path: str | os.PathLike) -> bool:
+    """True where loading a checkpoint with `trust_remote_code` runs nothing but the files written here.
+
+    Raises ValueError when its JSON files lead to other code; `TRUST_CHECKPOINT_CODE=1` in the environment allows that.
+    A name on the Hub cannot be looked into and is treated as such code.
+    """
+    if os.environ.get(TRUST_VARIABLE) == "1":
+        return True
+    folder = Path(path)
+    foreign = [str(path)] if not folder.is_dir() else _foreign_code(folder)
+    if foreign:
+        raise ValueError(
+            f"{path} would run code that is not this project's ({', '.join(foreign)}): make a folder of it with "
+            f"`python -m utils.checkpoint prepare {path} TARGET`, or set {TRUST_VARIABLE}=1 if you trust it"
+        )
+    return True
+
+
+def _foreign_code(folder: Path) -> list[str]:
+    """What the `auto_map`s of a folder lead to beside the files of `write`."""
+    found = []
+    for file in sorted(folder.glob("*.json")):
+        if file.stat().st_size > MAX_JSON_BYTES:
+            continue  # vocabularies
+        content = json.loads(file.read_text())
+        auto_map = content.get("auto_map") if isinstance(content, dict) else None
+        values = list(auto_map.values()) if isinstance(auto_map, dict) else [auto_map] if auto_map else []
+        for value in values:
+            for target in value if isinstance(value, list | tuple) else [value]:
+                name = f"{str(target).partition('.')[0]}.py"
+                code = folder / name
+                if target is not None and not (
+                    name in FILES and code.is_file() and code.read_text() == FILES[name]
+                ):
+                    found.append(f"{file.name}: {target}")
+    return found
 
 
 def write(folder: str | os.PathLike) -> list[Path]:
