@@ -87,6 +87,7 @@ class Worker:
         from reward.pool import RewardPool
 
         self.plan.rewards.register()
+        trusted = check_code(self.plan.model_path)
         if self._server is not None:
             self._address = await self._server.start()
         assert self._address is not None
@@ -99,9 +100,7 @@ class Worker:
             raise EngineDead(
                 f"{self._address} was started without --enable-custom-logit-processor: use --sampling grouped"
             )
-        self._processor = AutoProcessor.from_pretrained(
-            self.plan.model_path, trust_remote_code=check_code(self.plan.model_path)
-        )
+        self._processor = AutoProcessor.from_pretrained(self.plan.model_path, trust_remote_code=trusted)
         self._sampling = replace(
             self.plan.sampling,
             stop_token_ids=stop_token_ids(self.plan.model_path, self._processor),
