@@ -98,6 +98,6 @@ def test_missing_data_and_dead_servers_are_one_message(tmp_path, capsys, tiny_ch
         "127.0.0.1:9",
     ]
     assert evaluate_offline.main([*arguments, "--data", str(tmp_path / "none.parquet")]) == 1
-    assert "no parquet there" in capsys.readouterr().err
+    assert "no data at" in capsys.readouterr().err
     assert evaluate_offline.main([*arguments, "--data", str(digits_data / "stage1" / "heldout.parquet")]) == 1
     assert "127.0.0.1:9 does not answer" in capsys.readouterr().err
