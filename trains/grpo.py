@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
     run = build(load(argv))
     report, skips = Report(run), SkipCounter(run.config.actor.max_skipped_steps)
     actor, rollout = run.actor, run.rollout
-    if run.start_step == 0 and run.config.evaluator.eval_before_train:
+    if run.start_step == 0 and run.config.evaluator.eval_before_train and run.eval_dataloader is not None:
         report.evaluation(0, evaluate(run))
 
     for step in range(run.start_step, run.total_steps):

@@ -243,6 +243,24 @@ class VisionEngine(FSDPEngine):
         super().update_weights(meta)
         self.exchange_seconds = time.perf_counter() - start
 
+    def _get_full_tensor(self, param: torch.nn.Parameter) -> torch.Tensor:
+        """As AReaL's, which takes every shard in host memory for equally large: where they are not (`class_pos_emb` has
+        one row), ranks would wait for each other's differently sized shards forever.
+        """
+        tensor = param.data
+        if not (isinstance(tensor, DTensor) and tensor.device.type == "cpu"):
+            return super()._get_full_tensor(param)
+        if tensor.device_mesh.device_type != "cpu":  # offloaded: gathered on the device
+            local = DTensor.from_local(
+                tensor.to_local().to(tensor.device_mesh.device_type),
+                tensor.device_mesh,
+                tensor.placements,
+                shape=tensor.shape,
+                stride=tensor.stride(),
+            )
+            return local.full_tensor()
+        return tensor.full_tensor()
+
     def _update_weights_from_disk(self, meta: WeightUpdateMeta) -> None:
         """As AReaL's, but the files are there (`stage_weights`) and announced before anybody waits for them: AReaL
         announces late and so always waits out one polling interval of a second.
