@@ -53,3 +53,19 @@ def test_options_together(overrides, tiny_checkpoint, tmp_path):
         assert torch.linalg.matrix_rank(change, rtol=1e-3) <= RANK, name
     assert list((run / "tensorboard").glob("events.out.tfevents.*"))
     assert steps[-1]["reference_kl"] > steps[0]["reference_kl"] >= 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_weights_straight_to_the_servers(overrides, tmp_path):
+    """GPUs' default exchange, over gloo: two ranks, whose shards differ in size, to two servers. Evaluation before
+    training stays on, as shipped, and there is no held-out data.
+    """
+    command = [sys.executable, "-W", "ignore", "-m", "areal.launcher.local", "trains/grpo.py", "--config"]
+    command += ["configs/digits_cpu_stage1.yaml", *overrides, "total_train_steps=3", "valid_dataset=null"]
+    command += ["allocation_mode=sglang:d2+fsdp:d2", "actor.weight_update_mode=xccl"]
+    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = (tmp_path / "runs" / "digits-stage1" / "demo" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["version"] for line in lines] == [0, 1, 2]
+    assert max(json.loads(line)["parity_max"] for line in lines) < 1e-4
