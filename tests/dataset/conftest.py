@@ -1,5 +1,8 @@
 """Rows and shards that the data tests share."""
 
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,3 +53,42 @@ def processor() -> Any:
     from llavaonevision1_5 import tiny
 
     return tiny.build_processor()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    tiny = pytest.importorskip("llavaonevision1_5.tiny")
+    return str(tiny.build_tiny_checkpoint(tmp_path_factory.mktemp("tiny")))
+
+
+@pytest.fixture(scope="module")
+def engines(checkpoint, tmp_path_factory):
+    """Starts stand-in servers; returns their addresses."""
+    folder, processes = tmp_path_factory.mktemp("engines"), []
+
+    def start(**options):
+        port_file = folder / f"port{len(processes)}"
+        words = [w for name, value in options.items() for w in (f"--{name.replace('_', '-')}", str(value))]
+        command = [
+            sys.executable,
+            str(Path(__file__).with_name("fake_engine.py")),
+            "--checkpoint",
+            checkpoint,
+        ]
+        processes.append(subprocess.Popen([*command, "--port-file", str(port_file), *words]))
+        deadline = time.monotonic() + 90
+        while not port_file.exists():
+            assert time.monotonic() < deadline
+            assert processes[-1].poll() is None
+            time.sleep(0.05)
+        return f"127.0.0.1:{port_file.read_text()}"
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def engine(engines):
+    return engines()
