@@ -1,6 +1,7 @@
 """The rollout workflow and client against an engine that answers from a script."""
 
 import asyncio
+import threading
 
 import pytest
 import torch
@@ -163,6 +164,32 @@ def test_the_client_forbids_tokens_and_notes_versions():
 def test_the_client_is_areals_with_our_backend():
     client = BoundedRollout(InferenceEngineConfig(backend="sglang"), BufferConfig(), [261])
     assert isinstance(client._engine.backend, RecordingBackend)
+
+
+def test_requests_are_aborted_and_answered_before_the_server_is_asked_to_pause(monkeypatch):
+    client = BoundedRollout(InferenceEngineConfig(backend="sglang"), BufferConfig(), [261])
+    inner, asked = client._engine, []
+
+    def ask(request):
+        asked.append((request.endpoint, inner.backend.num_open))
+        if request.endpoint == "/abort_request":
+            threading.Timer(0.05, setattr, (inner.backend, "num_open", 0)).start()
+
+    monkeypatch.setattr(inner, "_run_request_on_all_servers", ask)
+    inner.backend.num_open = 3
+    client.pause_generation()
+    assert asked == [("/abort_request", 3), ("/pause_generation", 0)]
+
+
+def test_a_request_counts_as_open_until_its_answer():
+    from areal.api import ModelRequest
+
+    backend = RecordingBackend([])
+    backend.build_generation_request(ModelRequest(input_ids=[1], metadata={"segments": []}), False, 0)
+    assert backend.num_open == 1
+    answer = {"finish_reason": {"type": "abort", "message": "x"}, "output_token_logprobs": []}
+    backend.parse_generation_response({"meta_info": answer})
+    assert backend.num_open == 0
 
 
 def test_media_tokens_come_from_the_checkpoint(tiny_checkpoint):

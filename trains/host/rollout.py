@@ -8,7 +8,7 @@ from typing import Any
 
 from areal.api import ModelRequest
 from areal.api.cli_args import InferenceEngineConfig
-from areal.api.io_struct import HttpRequest
+from areal.api.io_struct import HttpGenerationResult, HttpRequest
 from areal.engine.sglang_remote import RemoteSGLangEngine, SGLangBackend
 
 from dataset.media_tokens import logit_bias
@@ -16,6 +16,8 @@ from trains.buffer import Prompts, RingBuffer
 from trains.config import BufferConfig
 from trains.host.executor import Executor
 from trains.types import Group
+
+ABORT_SECONDS = 1.0  # to wait for the answers to aborted requests; SGLang itself would wait as long
 
 
 class RecordingBackend(SGLangBackend):
@@ -27,13 +29,19 @@ class RecordingBackend(SGLangBackend):
 
     def __init__(self, forbidden_token_ids: list[int]):
         self.logit_bias = logit_bias(forbidden_token_ids)
+        self.num_open = 0  # requests that were sent and not answered
 
     def build_generation_request(self, req: ModelRequest, with_lora: bool, version: int) -> HttpRequest:
         request = super().build_generation_request(req, with_lora, version)
         if self.logit_bias:
             request.payload["sampling_params"]["logit_bias"] = self.logit_bias
         req.metadata["segments"].append((len(req.input_ids), version))
+        self.num_open += 1
         return request
+
+    def parse_generation_response(self, response: dict[str, Any]) -> HttpGenerationResult:
+        self.num_open -= 1
+        return super().parse_generation_response(response)
 
 
 class BoundedRollout(RemoteSGLangEngine):
@@ -72,6 +80,18 @@ class BoundedRollout(RemoteSGLangEngine):
         for group in batch[1:]:
             group["info"][0].image_data = None
         return batch
+
+    def pause_generation(self) -> None:
+        """As AReaL's, with every request aborted beforehand.
+
+        Asked to pause while one is under way, SGLang 0.5.10 aborts it and looks again after a whole second.
+        """
+        self._engine._run_request_on_all_servers(HttpRequest("/abort_request", {"abort_all": True}))
+        backend, deadline = self._engine.backend, time.monotonic() + ABORT_SECONDS
+        while backend.num_open > 0 and time.monotonic() < deadline:
+            time.sleep(0.002)
+        super().pause_generation()
+        backend.num_open = 0  # a request that failed has no answer
 
     def state_dict(self) -> dict[str, Any]:
         """The ring buffer's state, with the prompts that were drawn from the data and not yet submitted."""
