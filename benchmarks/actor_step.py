@@ -96,7 +96,14 @@ def build_checkpoint(folder: Path, size: str) -> Path:
 
 
 def build_actor(
-    checkpoint: Path, workload: Workload, *, attn: str, dtype: str, checkpointing: bool, **options: Any
+    checkpoint: Path,
+    workload: Workload,
+    *,
+    attn: str,
+    dtype: str,
+    checkpointing: bool,
+    learning_rate: float = 1e-6,
+    **options: Any,
 ):
     """The training actor on one rank. `options` go to `ActorConfig`. Sets torchrun's variables where they are unset."""
     from areal.api import FinetuneSpec
@@ -126,7 +133,7 @@ def build_actor(
         dtype=dtype,
         gradient_checkpointing=checkpointing,
         mb_spec=MicroBatchSpec(max_tokens_per_mb=workload.max_tokens_per_mb),
-        optimizer=OptimizerConfig(lr=1e-6),
+        optimizer=OptimizerConfig(lr=learning_rate),
         **options,
     )
     actor = VisionActor(config, LossConfig(), media_token_ids(str(checkpoint)), workload.answer_tokens)

@@ -52,6 +52,7 @@ class VisionEngine(FSDPEngine):
         self.exchange_seconds = 0.0  # of the last weight update: how long the rollout stood still
         self._mb_list: MicroBatchList | None = None  # of the last batch
         self._row: dict[str, Any] | None = None  # of the micro-batch that is being computed
+        self._num_padding = 0  # tokens behind it, which AReaL cuts off
         self._passed: list[torch.Tensor] = []  # log-probabilities of the forward passes of `learn`
         self._staged: str | None = None  # folder whose files await the next hand-over
 
@@ -176,7 +177,7 @@ class VisionEngine(FSDPEngine):
         pixels = [images["pixel_values"] for images in inputs.pop(PIXELS) if images]
         if pixels:
             inputs["pixel_values"] = torch.cat(pixels)
-        self._row = inputs.pop("row", None)
+        self._row, self._num_padding = inputs.pop("row", None), mb_item.padding_length
         if self._row is None:
             labels = torch.roll(inputs["input_ids"], shifts=-1, dims=-1).squeeze(0)
         else:
@@ -197,7 +198,7 @@ class VisionEngine(FSDPEngine):
         logprobs, entropy = logits.unbind(-1)
         if self._row is not None:
             logprobs, entropy = results(self._row, logprobs), results(self._row, entropy)
-        self._passed.append(logprobs.detach())
+        self._passed.append(logprobs.detach()[: len(logprobs) - self._num_padding])
         return logprobs, entropy
 
     def _compute_logprobs(self, logits, inputs, ulysses_pad_size=0):
