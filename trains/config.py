@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import glob
-import json
 import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -28,17 +26,12 @@ from areal.api.cli_args import (
 from areal.utils.stats_logger import StatsLogger
 from omegaconf import OmegaConf
 
-from llavaonevision1_5 import MODEL_TYPE
-from llavaonevision1_5.shims import check_code
 from reward.settings import RewardSettings, make_settings
-from trains.host import allocation, qwen_vl
+from trains.gate import problems
+from trains.host import allocation
 from trains.host.allocation import Allocation
-from utils import loss_options, run_manifest
+from utils import run_manifest
 from utils.masking import masked
-from utils.tables import split_paths
-
-SERVER_RESERVE = 8  # SGLang refuses prompt + answer that come closer than this to its context length
-NO_TOP_K = 10_000_000  # AReaL's "no limit" is any top_k beyond every vocabulary
 
 
 @dataclass
@@ -202,171 +195,7 @@ def check(argv: list[str]) -> list[str]:
 
 
 def validate(config: Config) -> None:
-    """All checks that need no model: cheap enough to run before every launch."""
-    loss_options.validate(config.loss.options(config.gconfig))
-    _check_sampling(config)
-    _check_batch(config)
-    _check_paths(config)
-    _check_engine(config)
-
-
-def _check_sampling(config: Config) -> None:
-    sampling = config.gconfig
-    if sampling.top_p != 1.0 or sampling.top_k < NO_TOP_K:
-        raise ValueError(
-            f"gconfig.top_p={sampling.top_p}, gconfig.top_k={sampling.top_k}: the trainer's log-probabilities are "
-            f"those of the full distribution; write top_p: 1.0 and leave top_k out"
-        )
-    if sampling.greedy or sampling.temperature <= 0:
-        raise ValueError(
-            "gconfig: greedy training rollouts have no signal; write greedy: false, temperature: 1.0"
-        )
-    if sampling.frequency_penalty != 0:
-        raise ValueError(
-            f"gconfig.frequency_penalty={sampling.frequency_penalty}: the server would sample from another "
-            "distribution than the trainer computes; write 0"
-        )
-    if config.actor.temperature != sampling.temperature:
-        raise ValueError(
-            f"actor.temperature={config.actor.temperature} must equal gconfig.temperature={sampling.temperature}, "
-            f"or trainer and rollout engine measure different policies; write actor.temperature: "
-            f"${{gconfig.temperature}}"
-        )
-    if not sampling.stop_token_ids:
-        raise ValueError("gconfig.stop_token_ids=[]: name the end-of-turn token, or no answer ever stops")
-    limit = config.sglang.context_length
-    wanted = (config.train_dataset.max_length or 0) + sampling.max_new_tokens
-    if limit is not None and wanted + SERVER_RESERVE > limit:
-        raise ValueError(
-            f"train_dataset.max_length={config.train_dataset.max_length} + gconfig.max_new_tokens="
-            f"{sampling.max_new_tokens} exceed sglang.context_length={limit}, of which the server keeps "
-            f"{SERVER_RESERVE} tokens for itself; write at least {wanted + SERVER_RESERVE}"
-        )
-    if config.eval_gconfig.n_samples != 1:
-        raise ValueError(
-            f"eval_gconfig.n_samples={config.eval_gconfig.n_samples}: evaluation takes one answer to each prompt; "
-            "write 1 (Pass@k: python -m utils.evaluate.offline)"
-        )
-
-
-def _check_batch(config: Config) -> None:
-    batch_size, ranks = config.train_dataset.batch_size, config.allocation.train.dp_size
-    if batch_size % ranks:
-        raise ValueError(
-            f"train_dataset.batch_size={batch_size} (prompts a step) is not divisible by the {ranks} data-parallel "
-            f"ranks of allocation_mode={config.allocation_mode!r}"
-        )
-    if config.rollout.consumer_batch_size != batch_size:
-        raise ValueError(
-            f"rollout.consumer_batch_size={config.rollout.consumer_batch_size} must be train_dataset.batch_size="
-            f"{batch_size}: staleness is counted in batches of that size"
-        )
-    num_prompts = batch_size // ranks
-    if config.actor.num_minibatches < 1 or num_prompts % config.actor.num_minibatches:
-        raise ValueError(
-            f"actor.num_minibatches={config.actor.num_minibatches} does not divide the {num_prompts} prompts of a "
-            "step and rank"
-        )
-    if config.loss.proximal_pass == "fused" and config.actor.num_minibatches > 1:
-        raise ValueError(
-            f"loss.proximal_pass='fused' with actor.num_minibatches={config.actor.num_minibatches}: from the second "
-            "minibatch on the weights are no longer the proximal ones; write auto or separate"
-        )
-    for key, value in {
-        "actor.logprob_block_size": config.actor.logprob_block_size,
-        "buffer.max_attempts_per_batch": config.buffer.max_attempts_per_batch,
-        "loss.reward_scaling": config.loss.reward_scaling,
-    }.items():
-        if value <= 0:
-            raise ValueError(f"{key}={value}: wanted more than 0")
-    config.reward.settings(config.gconfig.max_new_tokens)
-    if config.rollout.max_head_offpolicyness < 0:
-        raise ValueError(
-            f"rollout.max_head_offpolicyness={config.rollout.max_head_offpolicyness}: wanted 0 (synchronous) or more"
-        )
-
-    longest = (config.train_dataset.max_length or 0) + config.gconfig.max_new_tokens
-    if (
-        config.actor.mb_spec.max_tokens_per_mb is not None
-        and longest > config.actor.mb_spec.max_tokens_per_mb
-    ):
-        raise ValueError(
-            f"train_dataset.max_length={config.train_dataset.max_length} + gconfig.max_new_tokens="
-            f"{config.gconfig.max_new_tokens} exceed actor.mb_spec.max_tokens_per_mb="
-            f"{config.actor.mb_spec.max_tokens_per_mb}: one sequence must fit a micro-batch"
-        )
-
-
-def _check_paths(config: Config) -> None:
-    models = {"actor.path": config.actor.path}
-    if config.loss.kl_coefficient > 0:
-        if config.ref.path is None:
-            raise ValueError(
-                f"ref.path=null with loss.kl_coefficient={config.loss.kl_coefficient}: name the checkpoint that the "
-                "policy is pulled towards, for example ${actor.path}"
-            )
-        models["ref.path"] = config.ref.path
-    for key, path in models.items():
-        model = Path(path)
-        if not (model / "config.json").is_file():
-            is_run = Path(config.cluster.fileroot) in model.parents
-            raise ValueError(
-                f"{key}={path!r}: there is no checkpoint (config.json) and no manifest of a run (run.json) in that "
-                "folder" + ("; that run has to be trained first" if is_run else "")
-            )
-        if not (list(model.glob("*.safetensors")) or list(model.glob("*.bin"))):
-            raise ValueError(f"{key}={path!r}: the folder holds no weights (*.safetensors)")
-        try:
-            check_code(model)  # AReaL and the servers load with trust_remote_code
-        except ValueError as error:
-            raise ValueError(f"{key}: {error}") from error
-    sources = [("train_dataset.path", config.train_dataset.path)]
-    sources += [
-        (f"train_dataset.mixture[{i}].path", m["path"]) for i, m in enumerate(config.train_dataset.mixture)
-    ]
-    if config.valid_dataset is not None:
-        sources.append(("valid_dataset.path", config.valid_dataset.path))
-    for key, path in sources:
-        for part, _ in split_paths(path):
-            if part.startswith((".", "/", "data/")) and not glob.glob(part, recursive=True):
-                raise ValueError(f"{key}={part!r} does not exist (working directory: {Path.cwd()})")
-
-
-def _check_engine(config: Config) -> None:
-    train = config.allocation.train
-    if config.allocation.gen_backend != "sglang" or config.allocation.train_backend != "fsdp":
-        raise ValueError(
-            f"allocation_mode={config.allocation_mode!r}: this recipe rolls out on sglang and trains on fsdp, "
-            "for example sglang:d4+fsdp:d4"
-        )
-    if train.tp_size * train.pp_size * train.cp_size != 1:
-        raise ValueError(
-            f"allocation_mode={config.allocation_mode!r}: the actor is sharded by data parallelism alone; "
-            "write fsdp:dN"
-        )
-    if config.actor.enable_tree_training:
-        raise ValueError(
-            "actor.enable_tree_training=true: AReaL's tree path goes around the recipe's log-probabilities; write false"
-        )
-    if config.rollout.check_trajectory_format:
-        raise ValueError(
-            "rollout.check_trajectory_format=true: groups carry images and records beside tensors; write false"
-        )
-    if config.actor.optimizer is None:
-        raise ValueError("actor.optimizer=null: a policy without an optimizer does not learn")
-    if config.actor.use_lora and config.actor.weight_update_mode != "disk":
-        raise ValueError(
-            f"actor.weight_update_mode={config.actor.weight_update_mode!r} with actor.use_lora=true: the servers get "
-            "merged weights, which are written to files; write disk"
-        )
-    if config.rollout.use_lora:
-        raise ValueError(
-            "rollout.use_lora=true: the servers get merged weights and know of no adapter; write false, and "
-            "actor.use_lora: true to train one"
-        )
-    model_type = json.loads((Path(config.actor.path) / "config.json").read_text())["model_type"]
-    if config.actor.attn_impl == "sdpa" and model_type not in (MODEL_TYPE, *qwen_vl.MODEL_TYPES):
-        raise ValueError(
-            f"actor.attn_impl='sdpa' lets packed sequences of model type {model_type!r} attend to each other; "
-            "write flash_attention_2"
-        )
+    """Raises `ValueError` with every problem (trains/gate.py); cheap enough to run before every launch."""
+    found = problems(config)
+    if found:
+        raise ValueError("\n".join(found))

@@ -158,6 +158,10 @@ def _check_advantages(o: Mapping[str, Any]) -> None:
             "sequence-mean",
             "constant (with max_tokens) or token-mean: dr_grpo removes the length bias that it brings back",
         )
+    if o["estimator"] in ("dr_grpo", "rloo", "opo") and o["batch_whiten"]:
+        _refuse(
+            "batch_whiten", True, f"false: normalised over the batch, {o['estimator']} is another estimator"
+        )
     if o["estimator"].startswith("reinforce++") and o["batch_whiten"]:
         _refuse("batch_whiten", True, f"false: {o['estimator']} already normalises over the batch")
     if o["kl_coefficient"] > 0 and o["kl_estimator"] == "k1":

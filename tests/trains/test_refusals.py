@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import re
 from functools import reduce
 from pathlib import Path
@@ -11,13 +12,15 @@ from areal.api.cli_args import parse_cli_args, to_structured_cfg
 from omegaconf import OmegaConf
 
 from trains.config import Config, validate
+from trains.gate import problems, remarks
+from trains.limits import CHOICES, NUMBERS
 
 CONFIG = str(Path(__file__).resolve().parents[2] / "configs/digits_cpu_stage1.yaml")
 # (changes by dotted key, what the message begins with)
 REFUSED = [
     ({"gconfig.top_p": 0.9}, "gconfig.top_p=0.9"),
     ({"gconfig.top_k": 50}, "gconfig.top_p=1.0, gconfig.top_k=50"),
-    ({"gconfig.greedy": True}, "gconfig: greedy"),
+    ({"gconfig.greedy": True}, "gconfig.greedy=true"),
     ({"gconfig.frequency_penalty": 0.1}, "gconfig.frequency_penalty=0.1"),
     ({"actor.temperature": 0.5}, "actor.temperature=0.5"),
     ({"gconfig.stop_token_ids": []}, "gconfig.stop_token_ids=[]"),
@@ -48,7 +51,29 @@ REFUSED = [
     ({"actor.optimizer": None}, "actor.optimizer=null"),
     ({"actor.use_lora": True, "actor.weight_update_mode": "xccl"}, "actor.weight_update_mode='xccl'"),
     ({"rollout.use_lora": True}, "rollout.use_lora=true"),
-    ({"loss.behavior_cap": None}, "behavior_cap = null"),
+    ({"loss.behavior_cap": None}, "loss.behavior_cap = null"),
+    ({"loss.estimator": "rloo"}, "loss.batch_whiten = true"),
+    ({"gconfig.stop": ["</answer>"]}, "gconfig.stop=['</answer>']"),
+    ({"gconfig.min_new_tokens": 4}, "gconfig.min_new_tokens=4"),
+    (
+        {"rollout.max_concurrent_rollouts": 3},
+        "rollout.max_concurrent_rollouts=3 is below train_dataset.batch_size=4",
+    ),
+    ({"sglang.context_length": 10**6}, "sglang.context_length=1000000 is above the 4096 positions"),
+    ({"trial_name": "../x"}, "trial_name='../x'"),
+    ({"experiment_name": "a b"}, "experiment_name='a b'"),
+    ({"train_dataset.mixture": [{"weight": 1.0}]}, "train_dataset.mixture[0]={'weight': 1.0}: wanted a path"),
+    (
+        {"train_dataset.mixture": [{"path": "configs/x.csv", "weight": -1}]},
+        "train_dataset.mixture[0].weight=-1",
+    ),
+    ({"train_dataset.path": "data/nowhere"}, "train_dataset.path='data/nowhere' does not exist"),
+    ({"train_dataset.path": "a[0%]"}, "train_dataset.path: data path: got 'a[0%]'"),
+    ({"cluster.fileroot": "README.md/runs"}, "cluster.fileroot='README.md/runs'"),
+    ({"allocation_mode": "d4+d4"}, "allocation_mode='d4+d4'"),
+    ({"actor.path": "/path/to/model"}, "actor.path='/path/to/model' is a placeholder"),
+    ({"actor.init_from_scratch": True}, "actor.init_from_scratch=True has no effect here"),
+    ({"actor.use_lora": True, "actor.target_modules": ["lm_head"]}, "actor.target_modules holds lm_head"),
 ]
 
 
@@ -90,3 +115,57 @@ def test_a_checkpoint_has_weights_and_a_known_model_where_attention_is_sdpa(good
     run = {"actor.path": f"{tmp_path}/experiment/trial", "cluster.fileroot": str(tmp_path)}
     with pytest.raises(ValueError, match="that run has to be trained first"):
         validate(changed(good, run))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, -1])
+@pytest.mark.parametrize("key", [key for keys, _, _ in NUMBERS for key in keys.split()])
+def test_a_number_out_of_its_limits_is_refused(key, value, good):
+    limit = next(test for keys, test, _ in NUMBERS if key in keys.split())
+    if limit(value):
+        assert key in ("loss.reward_bias",), "only a bias may be negative"
+        return
+    found = problems(changed(good, {key: value}))
+    assert any(line.startswith(f"{key}={value}: wanted") for line in found), found
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "total_train_steps",
+        "saver.freq_steps",
+        "evaluator.freq_steps",
+        "train_dataset.batch_size",
+        "actor.optimizer.lr",
+    ],
+)
+def test_zero_is_refused_where_it_would_train_nothing_or_never_end(key, good):
+    assert any(line.startswith(f"{key}=0: wanted") for line in problems(changed(good, {key: 0})))
+
+
+@pytest.mark.parametrize("key", CHOICES)
+def test_a_word_that_is_no_choice_is_refused(key, good):
+    found = problems(changed(good, {key: "fp32"}))
+    assert any(line.startswith(f"{key}='fp32': wanted one of {CHOICES[key][0]}") for line in found), found
+
+
+def test_every_problem_is_named_at_once(good):
+    wrong = {"seed": -1, "gconfig.stop": ["x"], "actor.path": "nowhere", "rollout.use_lora": True}
+    with pytest.raises(ValueError, match=r"(?s)seed=-1.*gconfig\.stop.*nowhere.*rollout\.use_lora"):
+        validate(changed(good, wrong))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"loss.surrogate": "cispo"}, "loss.surrogate=cispo"),
+        ({"loss.dual_clip": 3.0}, "loss.dual_clip=3.0"),
+        ({"loss.ratio_level": "sequence"}, "loss.ratio_level=sequence"),
+        ({"loss.eps_clip": 0.1}, "loss.eps_clip=0.1"),
+    ],
+    ids=str,
+)
+def test_options_without_effect_are_named_and_not_refused(changes, named, good):
+    assert list(remarks(good)) == []
+    (found,) = remarks(changed(good, changes))
+    assert found.startswith(named)
+    assert list(remarks(changed(good, changes | {"actor.num_minibatches": 2}))) == []

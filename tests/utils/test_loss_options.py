@@ -17,7 +17,7 @@ ACCEPTED = [
     {"ratio_level": "sequence", "behavior_level": "sequence", "loss_mode": "sequence-mean"},
     {"ratio_level": "sequence", "use_decoupled_loss": False, "loss_mode": "sequence-mean"},
     {"surrogate": "cispo"},
-    {"estimator": "dr_grpo", "loss_mode": "constant", "max_tokens": 4096},
+    {"estimator": "dr_grpo", "batch_whiten": False, "loss_mode": "constant", "max_tokens": 4096},
     {"estimator": "reinforce++", "batch_whiten": False},
     {"kl_coefficient": 0.001},
 ]
@@ -66,6 +66,9 @@ REFUSED = [
     ({"loss_mode": "constant"}, "max_tokens", "null", "4096"),
     ({"estimator": "dr_grpo", "loss_mode": "sequence-mean"}, "loss_mode", "'sequence-mean'", "constant"),
     ({"estimator": "reinforce++"}, "batch_whiten", "true", "false"),
+    ({"estimator": "dr_grpo"}, "batch_whiten", "true", "false: normalised over the batch, dr_grpo"),
+    ({"estimator": "rloo"}, "batch_whiten", "true", "false: normalised over the batch, rloo"),
+    ({"estimator": "opo"}, "batch_whiten", "true", "false: normalised over the batch, opo"),
     ({"estimator": "ppo"}, "estimator", "'ppo'", "rloo"),
     ({"kl_coefficient": 0.1, "kl_estimator": "k1"}, "kl_estimator", "'k1'", "k2 or k3"),
 ]

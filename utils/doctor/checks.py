@@ -1,7 +1,7 @@
 """The checks behind `python -m utils.doctor`, in the order in which they are made.
 
-`of_the_trainer` runs the trainer's own checks, `CHECKS` need a `Plan`. A check yields (is_problem, message); a message
-names the key, the value got and the value wanted.
+The trainer's own refusals (trains/gate.py) come before; these `CHECKS` need a `Plan`. A check yields (is_problem,
+message); a message names the key, the value got and the value wanted.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from utils.doctor import memory_model
 from utils.doctor.machine import NUM_PORT_PROBES, pinned_versions
@@ -18,17 +17,6 @@ from utils.doctor.plan import PIXELS_PER_TOKEN, Plan
 
 GIB = memory_model.GIB
 Finding = tuple[bool, str]
-
-
-def of_the_trainer(config: Any) -> list[str]:
-    """The first complaint of `trains.config.validate`, which every launch makes too."""
-    from trains.config import validate
-
-    try:
-        validate(config)
-    except ValueError as error:
-        return [str(error)]
-    return []
 
 
 def check_capacity(plan: Plan) -> Iterator[Finding]:
@@ -47,13 +35,7 @@ def check_staleness(plan: Plan) -> Iterator[Finding]:
     """Concurrency against the number of prompts that eta allows."""
     rollout, batch = plan.config.rollout, plan.config.train_dataset.batch_size
     allowed = (rollout.max_head_offpolicyness + 1) * batch
-    if rollout.max_concurrent_rollouts < batch:
-        yield (
-            True,
-            f"rollout.max_concurrent_rollouts={rollout.max_concurrent_rollouts} is below train_dataset.batch_size="
-            f"{batch}: a batch could never be in generation as a whole; wanted at least {batch}",
-        )
-    elif rollout.max_concurrent_rollouts > allowed:
+    if rollout.max_concurrent_rollouts > allowed:
         yield (
             False,
             f"rollout.max_concurrent_rollouts={rollout.max_concurrent_rollouts} is never reached: staleness allows "
@@ -105,13 +87,8 @@ def check_devices(plan: Plan) -> Iterator[Finding]:
     if not plan.here.gpus and not plan.is_cpu:
         yield (
             False,
-            "no GPU found (nvidia-smi): this is a plan for another machine. A run on a CPU wants actor.dtype=float32, "
-            "actor.attn_impl=sdpa, actor.weight_update_mode=disk",
-        )
-    if plan.is_cpu and config.actor.weight_update_mode != "disk":
-        yield (
-            True,
-            f"actor.weight_update_mode={config.actor.weight_update_mode!r} needs GPUs; without them write disk",
+            "no GPU found (nvidia-smi): this is a plan for another machine. A run on a CPU wants actor.dtype=float32 "
+            "and actor.attn_impl=sdpa",
         )
 
 

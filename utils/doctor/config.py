@@ -9,16 +9,6 @@ from typing import Any
 
 from utils import run_manifest
 
-PLACEHOLDER = re.compile(r"<[^>]+>|/path/to|path_to|your[-_]|TODO|CHANGE[-_ ]?ME|xxx", re.IGNORECASE)
-# Keys of AReaL's classes that this trainer does not read, with what to write instead.
-DEAD_KEYS = {
-    "enable_offload": "the trainer never moves itself off the GPU; write actor.fsdp.offload_params: true",
-    "actor.init_from_scratch": "a policy starts from actor.path",
-    "gconfig.use_beam_search": "beams are not samples of the policy",
-    "sglang.enable_lora": "the servers get merged weights; actor.use_lora: true trains adapters",
-    "rollout.dump_to_file": "rollouts.jsonl in the run's folder holds examples of every step",
-}
-
 
 def read_configuration(argv: list[str]) -> tuple[Any, str | None]:
     """(configuration, None) or (None, what is wrong): unreadable file, unknown key, wrong type, value left open, an
@@ -67,23 +57,6 @@ def _override_problem(text: str, known: set[str], path: Path) -> str:
     return _unknown_key(override[1], known, path)
 
 
-def before_paths(config: Any) -> list[str]:
-    """Placeholders and keys without effect."""
-    problems = []
-    paths = {"actor.path": config.actor.path, "train_dataset.path": config.train_dataset.path}
-    paths |= {"experiment_name": config.experiment_name, "trial_name": config.trial_name}
-    paths |= {"cluster.fileroot": config.cluster.fileroot}
-    for key, value in paths.items():
-        if PLACEHOLDER.search(str(value)):
-            problems.append(f"{key}={value!r} is a placeholder; write the real value")
-    default = type(config)  # a key counts as set when it differs from its class's default
-    for key, reason in DEAD_KEYS.items():
-        value, wanted = _get(config, key), _default(default, key)
-        if value != wanted:
-            problems.append(f"{key}={value!r} has no effect here: {reason}")
-    return problems
-
-
 def _keys(tree: Any, prefix: str = "") -> set[str]:
     if not isinstance(tree, dict):
         return set()
@@ -97,15 +70,3 @@ def _unknown_key(key: str, known: set[str], path: Path) -> str:
     near = difflib.get_close_matches(key, known, 1, cutoff=0.6)
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"{key} is not a key of this configuration{hint} ({path})"
-
-
-def _get(config: Any, key: str) -> Any:
-    for part in key.split("."):
-        config = getattr(config, part)
-    return config
-
-
-def _default(kind: type, key: str) -> Any:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.select(OmegaConf.structured(kind), key)

@@ -47,9 +47,10 @@ def examine(
     if problem is not None:
         diagnosis.problems.append(problem)
         return diagnosis
-    diagnosis.problems += doctor_config.before_paths(config)
-    if not diagnosis.problems:
-        diagnosis.problems += doctor_checks.of_the_trainer(config)
+    from trains.gate import problems, remarks
+
+    diagnosis.problems += problems(config)
+    diagnosis.remarks += remarks(config)
     if diagnosis.problems:
         return diagnosis
     try:
@@ -118,6 +119,11 @@ def time_table(plan: Plan) -> str:
 def describe(argv: list[str]) -> str:
     """What `--dry-run` of the launchers prints beside the processes."""
     return report(examine(argv, machine.look(_fileroot(argv))))
+
+
+def problems_here(argv: list[str]) -> list[str]:
+    """What stops a run with these arguments on this machine; the local launcher asks before it starts anything."""
+    return examine(argv, machine.look(_fileroot(argv))).problems
 
 
 def _fileroot(argv: list[str]) -> str:

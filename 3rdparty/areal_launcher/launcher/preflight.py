@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -57,6 +58,8 @@ def load(argv: list[str], launcher_name: str) -> tuple[Any, list[str]]:
         raise
     except Exception as error:  # hydra and omegaconf raise their own classes for a bad key or value
         raise ConfigurationError(f"{config_file}: {str(error).strip()}") from error
+    if launcher_name == "local":
+        _check_machine(argv, config_file)
     _tell_servers_of_the_model(config)
     if overrides:
         print(f"[launcher] resolved: {' '.join(overrides)}", flush=True)
@@ -89,6 +92,15 @@ def _tell_servers_of_the_model(config) -> None:
     for spec in OmegaConf.select(config, "rollout.scheduling_spec") or []:
         given = spec.get("env_vars") or {}
         OmegaConf.update(spec, "env_vars", {**sglang_environment(), **given}, force_add=True)
+
+
+def _check_machine(argv: list[str], config_file: Path) -> None:
+    """What the project's own doctor, where it has one, calls a problem of this configuration on this machine."""
+    if importlib.util.find_spec("utils.doctor.report") is None:
+        return
+    problems = importlib.import_module("utils.doctor.report").problems_here(argv)
+    if problems:
+        raise ConfigurationError(f"{config_file}: " + "\n".join(problems))
 
 
 def _check_allocation(allocation_mode: str) -> None:

@@ -73,6 +73,7 @@ def arguments(checkpoints, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     data = tmp_path / "data"
     data.mkdir()
+    (data / "00000.parquet").touch()
 
     def build(stem, *overrides):
         size = next(name for name in checkpoints if name in stem)
@@ -146,7 +147,7 @@ BROKEN = {
         r"weight_update_mode='xccl'.*one process per GPU; write disk",
     ),
     "no memory": (
-        ["actor.gradient_checkpointing=false"],
+        ["actor.gradient_checkpointing=false", "actor.mb_spec.max_tokens_per_mb=12288"],
         r"the trainer needs about \d+\.\d GiB of 80 per GPU",
     ),
     "no cache": (

@@ -1,0 +1,299 @@
+"""Everything that would fail or silently go wrong later, found before anything starts: one gate with several doors.
+
+`problems` is what the launchers refuse (through `trains.config.check`), what the trainer refuses when it is started by
+hand, and what `python -m utils.doctor` calls problems. Each is one sentence: key, value got, value wanted. `remarks`
+are settings without effect, which are named and not refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from llavaonevision1_5 import MODEL_TYPE
+from llavaonevision1_5.shims import check_code
+from trains.host import allocation, qwen_vl
+from trains.limits import check_limits, value_of
+from utils import loss_options
+from utils.tables import data_files, split_paths
+
+SERVER_RESERVE = 8  # SGLang refuses prompt + answer that come closer than this to its context length
+NO_TOP_K = 10_000_000  # AReaL's "no limit" is any top_k beyond every vocabulary
+PLACEHOLDER = re.compile(r"<[^>]+>|/path/to|path_to|your[-_]|TODO|CHANGE[-_ ]?ME|xxx", re.IGNORECASE)
+# Keys of AReaL's classes that this trainer does not read, with what to write instead.
+DEAD_KEYS = {
+    "enable_offload": "the trainer never moves itself off the GPU; write actor.fsdp.offload_params: true",
+    "actor.init_from_scratch": "a policy starts from actor.path",
+    "gconfig.use_beam_search": "beams are not samples of the policy",
+    "sglang.enable_lora": "the servers get merged weights; actor.use_lora: true trains adapters",
+    "rollout.dump_to_file": "rollouts.jsonl in the run's folder holds examples of every step",
+}
+
+
+def problems(config: Any) -> list[str]:
+    """Everything that is wrong with a `trains.config.Config`; empty if a run can start."""
+    try:
+        allocation.parse(config.allocation_mode)
+    except Exception as error:  # a lark parse error, a ValueError or a validation error
+        first_line = str(error).strip().splitlines()[0]
+        return [
+            f"allocation_mode={config.allocation_mode!r} is not understood ({first_line}); every part needs its "
+            "backend, for example sglang:d4+fsdp:d4"
+        ]
+    return [problem for check in CHECKS for problem in check(config)]
+
+
+def remarks(config: Any) -> Iterator[str]:
+    """Settings that a run like this one never reads."""
+    loss, plain = config.loss, "with one minibatch and a fresh proximal policy the ratio is 1"
+    if config.actor.num_minibatches == 1 and loss.recompute_logprob:
+        if loss.surrogate == "cispo":
+            yield f"loss.surrogate=cispo has no effect: {plain}"
+        if loss.dual_clip is not None:
+            yield f"loss.dual_clip={loss.dual_clip} has no effect: {plain}"
+        if loss.ratio_level == "sequence":
+            yield f"loss.ratio_level=sequence (GSPO) has no effect: {plain}"
+        recipe = (loss_options.RECIPE["eps_clip"], loss_options.RECIPE["eps_clip_higher"])
+        if (loss.eps_clip, loss.eps_clip_higher) != recipe:
+            yield (
+                f"loss.eps_clip={loss.eps_clip}, loss.eps_clip_higher={loss.eps_clip_higher} have no effect: {plain}"
+            )
+
+
+def _check_text(config: Any) -> Iterator[str]:
+    """Placeholders, keys without effect, loss settings that contradict each other."""
+    for key in ("actor.path", "train_dataset.path", "experiment_name", "trial_name", "cluster.fileroot"):
+        value = value_of(config, key)
+        if PLACEHOLDER.search(str(value)):
+            yield f"{key}={value!r} is a placeholder; write the real value"
+    plain = type(config)()
+    for key, reason in DEAD_KEYS.items():
+        value = value_of(config, key)
+        if value != value_of(plain, key):
+            yield f"{key}={value!r} has no effect here: {reason}"
+    try:
+        loss_options.validate(config.loss.options(config.gconfig))
+    except ValueError as error:
+        is_loss = str(error).split()[0] in vars(config.loss)  # the others are sampling settings
+        yield f"loss.{error}" if is_loss else str(error)
+
+
+def _check_sampling(config: Any) -> Iterator[str]:
+    sampling = config.gconfig
+    if sampling.top_p != 1.0 or sampling.top_k < NO_TOP_K:
+        yield (
+            f"gconfig.top_p={sampling.top_p}, gconfig.top_k={sampling.top_k}: the trainer's log-probabilities are "
+            f"those of the full distribution; write top_p: 1.0 and leave top_k out"
+        )
+    if sampling.greedy:
+        yield "gconfig.greedy=true: greedy training rollouts have no signal; write greedy: false, temperature: 1.0"
+    if sampling.stop:
+        yield f"gconfig.stop={sampling.stop!r}: the servers have no tokenizer; write gconfig.stop_token_ids"
+    if sampling.min_new_tokens:
+        yield (
+            f"gconfig.min_new_tokens={sampling.min_new_tokens}: the server would forbid tokens that the trainer's "
+            "log-probabilities allow; write 0"
+        )
+    if sampling.frequency_penalty != 0:
+        yield (
+            f"gconfig.frequency_penalty={sampling.frequency_penalty}: the server would sample from another "
+            "distribution than the trainer computes; write 0"
+        )
+    if config.actor.temperature != sampling.temperature:
+        yield (
+            f"actor.temperature={config.actor.temperature} must equal gconfig.temperature={sampling.temperature}, "
+            f"or trainer and rollout engine measure different policies; write actor.temperature: "
+            f"${{gconfig.temperature}}"
+        )
+    if not sampling.stop_token_ids:
+        yield "gconfig.stop_token_ids=[]: name the end-of-turn token, or no answer ever stops"
+    limit = config.sglang.context_length
+    wanted = (config.train_dataset.max_length or 0) + sampling.max_new_tokens
+    if limit is not None and wanted + SERVER_RESERVE > limit:
+        yield (
+            f"train_dataset.max_length={config.train_dataset.max_length} + gconfig.max_new_tokens="
+            f"{sampling.max_new_tokens} exceed sglang.context_length={limit}, of which the server keeps "
+            f"{SERVER_RESERVE} tokens for itself; write at least {wanted + SERVER_RESERVE}"
+        )
+    if config.eval_gconfig.n_samples != 1:
+        yield (
+            f"eval_gconfig.n_samples={config.eval_gconfig.n_samples}: evaluation takes one answer to each prompt; "
+            "write 1 (Pass@k: python -m utils.evaluate.offline)"
+        )
+
+
+def _check_batch(config: Any) -> Iterator[str]:
+    batch_size, ranks = config.train_dataset.batch_size, config.allocation.train.dp_size
+    if batch_size % ranks:
+        yield (
+            f"train_dataset.batch_size={batch_size} (prompts a step) is not divisible by the {ranks} data-parallel "
+            f"ranks of allocation_mode={config.allocation_mode!r}"
+        )
+    if config.rollout.consumer_batch_size != batch_size:
+        yield (
+            f"rollout.consumer_batch_size={config.rollout.consumer_batch_size} must be train_dataset.batch_size="
+            f"{batch_size}: staleness is counted in batches of that size"
+        )
+    num_prompts = batch_size // ranks
+    if config.actor.num_minibatches < 1 or num_prompts % config.actor.num_minibatches:
+        yield (
+            f"actor.num_minibatches={config.actor.num_minibatches} does not divide the {num_prompts} prompts of a "
+            "step and rank"
+        )
+    if config.loss.proximal_pass == "fused" and config.actor.num_minibatches > 1:
+        yield (
+            f"loss.proximal_pass='fused' with actor.num_minibatches={config.actor.num_minibatches}: from the second "
+            "minibatch on the weights are no longer the proximal ones; write auto or separate"
+        )
+    if (
+        config.rollout.max_concurrent_rollouts is not None
+        and config.rollout.max_concurrent_rollouts < batch_size
+    ):
+        yield (
+            f"rollout.max_concurrent_rollouts={config.rollout.max_concurrent_rollouts} is below "
+            f"train_dataset.batch_size={batch_size}: a batch could never be in generation as a whole; wanted at least "
+            f"{batch_size}"
+        )
+    try:
+        config.reward.settings(config.gconfig.max_new_tokens)
+    except ValueError as error:
+        yield str(error)
+
+    longest = (config.train_dataset.max_length or 0) + config.gconfig.max_new_tokens
+    if (
+        config.actor.mb_spec.max_tokens_per_mb is not None
+        and longest > config.actor.mb_spec.max_tokens_per_mb
+    ):
+        yield (
+            f"train_dataset.max_length={config.train_dataset.max_length} + gconfig.max_new_tokens="
+            f"{config.gconfig.max_new_tokens} exceed actor.mb_spec.max_tokens_per_mb="
+            f"{config.actor.mb_spec.max_tokens_per_mb}: one sequence must fit a micro-batch"
+        )
+
+
+def _check_paths(config: Any) -> Iterator[str]:
+    models = {"actor.path": config.actor.path}
+    if config.loss.kl_coefficient > 0:
+        if config.ref.path is None:
+            yield (
+                f"ref.path=null with loss.kl_coefficient={config.loss.kl_coefficient}: name the checkpoint that the "
+                "policy is pulled towards, for example ${actor.path}"
+            )
+        models["ref.path"] = config.ref.path
+    for key, path in models.items():
+        if path is not None and not PLACEHOLDER.search(path):
+            yield from _check_checkpoint(config, key, path)
+    sources = [("train_dataset.path", config.train_dataset.path)] if not config.train_dataset.mixture else []
+    for index, part in enumerate(config.train_dataset.mixture):
+        key = f"train_dataset.mixture[{index}]"
+        if not part.get("path"):
+            yield f"{key}={dict(part)!r}: wanted a path, for example {{path: ./data/stage1-normal, weight: 1.0}}"
+            continue
+        weight = part.get("weight", 1.0)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+            yield f"{key}.weight={weight!r}: wanted a number above 0"
+        sources.append((f"{key}.path", part["path"]))
+    if config.valid_dataset is not None:
+        sources.append(("valid_dataset.path", config.valid_dataset.path))
+    for key, path in sources:
+        yield from _check_data(key, path)
+    yield from _check_writable("cluster.fileroot", config.cluster.fileroot)
+
+
+def _check_checkpoint(config: Any, key: str, path: str) -> Iterator[str]:
+    model = Path(path)
+    if not (model / "config.json").is_file():
+        is_run = Path(config.cluster.fileroot) in model.parents
+        yield (
+            f"{key}={path!r}: there is no checkpoint (config.json) and no manifest of a run (run.json) in that "
+            "folder" + ("; that run has to be trained first" if is_run else "")
+        )
+        return
+    if not (list(model.glob("*.safetensors")) or list(model.glob("*.bin"))):
+        yield f"{key}={path!r}: the folder holds no weights (*.safetensors)"
+    try:
+        check_code(model)  # AReaL and the servers load with trust_remote_code
+    except ValueError as error:
+        yield f"{key}: {error}"
+    settings = json.loads((model / "config.json").read_text())
+    longest = settings.get("text_config", settings).get("max_position_embeddings")
+    limit = config.sglang.context_length
+    if limit is not None and longest is not None and limit > longest:
+        yield (
+            f"sglang.context_length={limit} is above the {longest} positions of {key}={path!r}: the server would "
+            f"not start; write at most {longest}"
+        )
+
+
+def _check_data(key: str, path: Any) -> Iterator[str]:
+    try:
+        for part, _ in split_paths(path):
+            if not data_files(part) and Path(part).parts[0] == "data":
+                yield f"{key}={part!r} does not exist (working directory: {Path.cwd()})"
+    except FileNotFoundError as error:
+        text = str(error)
+        if text.startswith("no data at"):
+            text = f"does not exist or holds no data (working directory: {Path.cwd()})"
+        yield f"{key}={path!r} {text}"
+    except ValueError as error:
+        yield f"{key}: {error}"
+
+
+def _check_writable(key: str, folder: str) -> Iterator[str]:
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        yield f"{key}={folder!r}: {place} cannot be written to; name a folder that can"
+
+
+def _check_engine(config: Any) -> Iterator[str]:
+    train = config.allocation.train
+    if config.allocation.gen_backend != "sglang" or config.allocation.train_backend != "fsdp":
+        yield (
+            f"allocation_mode={config.allocation_mode!r}: this recipe rolls out on sglang and trains on fsdp, "
+            "for example sglang:d4+fsdp:d4"
+        )
+    if train.tp_size * train.pp_size * train.cp_size != 1:
+        yield (
+            f"allocation_mode={config.allocation_mode!r}: the actor is sharded by data parallelism alone; "
+            "write fsdp:dN"
+        )
+    if config.actor.enable_tree_training:
+        yield (
+            "actor.enable_tree_training=true: AReaL's tree path goes around the recipe's log-probabilities; write false"
+        )
+    if config.rollout.check_trajectory_format:
+        yield (
+            "rollout.check_trajectory_format=true: groups carry images and records beside tensors; write false"
+        )
+    if config.actor.optimizer is None:
+        yield "actor.optimizer=null: a policy without an optimizer does not learn"
+    if config.actor.use_lora and config.actor.weight_update_mode != "disk":
+        yield (
+            f"actor.weight_update_mode={config.actor.weight_update_mode!r} with actor.use_lora=true: the servers get "
+            "merged weights, which are written to files; write disk"
+        )
+    if config.rollout.use_lora:
+        yield (
+            "rollout.use_lora=true: the servers get merged weights and know of no adapter; write false, and "
+            "actor.use_lora: true to train one"
+        )
+    if config.actor.use_lora and "lm_head" in (config.actor.target_modules or []):
+        yield "actor.target_modules holds lm_head: the output layer computes log-probabilities as a whole; leave it out"
+    settings = Path(config.actor.path) / "config.json"
+    if not settings.is_file():
+        return
+    model_type = json.loads(settings.read_text())["model_type"]
+    if config.actor.attn_impl == "sdpa" and model_type not in (MODEL_TYPE, *qwen_vl.MODEL_TYPES):
+        yield (
+            f"actor.attn_impl='sdpa' lets packed sequences of model type {model_type!r} attend to each other; "
+            "write flash_attention_2"
+        )
+
+
+CHECKS = (check_limits, _check_text, _check_sampling, _check_batch, _check_paths, _check_engine)
