@@ -213,13 +213,15 @@ def peak_cpu_bytes(function: Any, *arguments: Any) -> tuple[int, int]:
 def estimate(
     checkpoint: Path, workload: Workload, *, attn: str, dtype: str, checkpointing: bool
 ) -> list[memory_model.Line]:
-    """The memory model's lines for this benchmark's one rank; micro-batches are filled with whole sequences."""
+    """The memory model's lines for this benchmark's one rank; micro-batches are filled with whole groups."""
     model = Architecture.from_config(json.loads((checkpoint / "config.json").read_text()))
-    rollouts = workload.num_prompts * workload.group_size
-    in_batch = min(workload.max_tokens_per_mb // workload.sequence_tokens, rollouts)
+    unit = (
+        workload.sequence_tokens - workload.answer_tokens - 1 + workload.group_size * workload.answer_tokens
+    )
+    in_batch = min(workload.max_tokens_per_mb // unit, workload.num_prompts)
     run = memory_model.Training(
         ranks=1,
-        tokens=in_batch * workload.sequence_tokens,
+        tokens=in_batch * unit,
         image_tokens=in_batch * workload.image_tokens,
         prompt_image_tokens=workload.num_prompts * workload.image_tokens,
         dtype=dtype,

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dataset.create import main
 from dataset.images import to_png_bytes
 from dataset.schema import write_shard
+from tests.dataset.curation_runs import digits_command
 
 
 def make_image(seed: int, width: int = 56, height: int = 56) -> Image.Image:
@@ -92,3 +94,11 @@ def engines(checkpoint, tmp_path_factory):
 @pytest.fixture(scope="module")
 def engine(engines):
     return engines()
+
+
+@pytest.fixture(scope="module")
+def finished(checkpoint, engine, tmp_path_factory):
+    """One undisturbed run."""
+    output = tmp_path_factory.mktemp("run")
+    assert main(digits_command(checkpoint, engine, output, "--shard-size", "16", "--max-reward", "0.7")) == 0
+    return output

@@ -22,14 +22,6 @@ from tests.dataset.curation_runs import (
 )
 
 
-@pytest.fixture(scope="module")
-def finished(checkpoint, engine, tmp_path_factory):
-    """One undisturbed run."""
-    output = tmp_path_factory.mktemp("run")
-    assert main(digits_command(checkpoint, engine, output, "--shard-size", "16", "--max-reward", "0.7")) == 0
-    return output
-
-
 def test_the_command_of_the_readme_parses():
     words = [
         "--model-name",
