@@ -104,3 +104,37 @@ def test_forms_of_a_mixture():
 def test_bad_mixtures_are_refused(data):
     with pytest.raises(ValueError, match="mixture"):
         as_mixture(data)
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "options", "message"),
+    [
+        ([], {}, "got 0 sources and 0 weights"),
+        ([5, 5], {"weights": [1.0]}, "got 2 sources and 1 weights"),
+        ([5, 0], {}, r"every source needs rows, got \[5, 0\]"),
+        ([5], {"rank": 2, "world_size": 2}, "rank: got 2, wanted 0 to 1"),
+        ([5], {"rank": -1, "world_size": 2}, "rank: got -1"),
+    ],
+)
+def test_a_sampler_that_cannot_be_is_refused(num_rows, options, message):
+    with pytest.raises(ValueError, match=message):
+        MixtureSampler(num_rows, **options)
+
+
+def test_shares_need_not_add_up_to_one():
+    """Weights 2 and 6: 3 rows of the first source are a quarter of 12 draws."""
+    assert Counter(source for source, _ in MixtureSampler([3, 1], [2.0, 6.0])) == {0: 3, 1: 9}
+    assert len(MixtureSampler([1, 5], [1, 1e-9])) == 1, "a source may be drawn not at all"
+
+
+def test_the_first_draws_of_an_epoch_are_spread_like_the_others():
+    """One draw of four: 1/2 of the epoch; the others at 1/6, 1/2 and 5/6. Two halves alternate."""
+    assert schedule([3, 1], 4).tolist() == [0, 0, 1, 0]
+    assert schedule([1, 1], 6).tolist() == [0, 1] * 3
+    assert exact_counts([1, 1, 1, 1], 6).tolist() == [2, 2, 1, 1], "ties go to the first"
+    assert exact_counts([0.1 + 0.2, 0.7], 10).tolist() == [3, 7]
+
+
+def test_weights_are_one_where_none_is_given():
+    assert as_mixture([{"path": "a"}, MixturePart("b")]) == (MixturePart("a", 1.0), MixturePart("b", 1.0))
+    assert len(MixtureSampler([4, 9])) == 8

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_SECONDS = 60  # a mutant that loops for ever is noticed too
 # file: its fast tests
 TARGETS: dict[str, list[str]] = {
-    "trains/actor.py": ["tests/trains/test_actor_loss.py", "tests/trains/test_actor_advantages.py"],
+    "trains/actor.py": [f"tests/trains/test_actor_{part}.py" for part in ("advantages", "loss", "update")],
     "trains/buffer.py": ["tests/trains/test_buffer.py"],
     "utils/functional.py": ["tests/utils/test_functional.py", "tests/utils/test_functional_cuts.py"],
     "utils/advantages.py": ["tests/utils/test_advantages.py"],

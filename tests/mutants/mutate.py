@@ -1,7 +1,8 @@
 """Mutants of a file: one small change each, of the kinds that a slip of the hand makes.
 
-Comparisons and arithmetic change their operator, `and` and `or` change places, conditions are negated, constants move
-by one, defaults of True and False flip, statements are left out, keyword arguments are dropped.
+Comparisons and arithmetic change their operator, `and` and `or` change places, conditions are negated, numbers move by
+one, True and False flip, calls and refusals are left out, keyword arguments are dropped. Texts, traces, logging and the
+limits at the head of a file stay.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ SWAPS: dict[type, type] = {
 }  # fmt: skip
 
 
+UNTESTED_KEYWORDS = ("strict", "trace", "device")  # they guard, explain or place what is the same
+
+
 @dataclass(frozen=True)
 class Mutant:
     """`name` is stable while the function's text is: FUNCTION: OLD -> NEW, and #n for the n-th time."""
@@ -36,15 +40,23 @@ def mutants(text: str) -> Iterator[Mutant]:
         for changed in _changes(_at(tree, path), is_test=path[-1][0] == "test"):
             copied = copy.deepcopy(tree)
             _put(copied, path, changed)
-            old, new = ast.unparse(_at(tree, path)), ast.unparse(changed)
-            new = "nothing" if isinstance(changed, ast.Pass) else new
-            name = f"{function}: {_short(old)} -> {_short(new)}"
+            name = f"{function}: {_change(_at(tree, path), changed)}"
             seen[name] += 1
             yield Mutant(name + (f" #{seen[name]}" if seen[name] > 1 else ""), ast.unparse(copied))
 
 
-def _short(text: str) -> str:
-    return " ".join(text.split())[:90].replace("|", "/")
+def _change(old: ast.AST, new: ast.AST) -> str:
+    """What a reader is told of a mutant: on one line, without the bar that ends a cell of a table."""
+    text = " ".join(ast.unparse(old).split())[:90]
+    if isinstance(old, ast.Call) and isinstance(new, ast.Call):
+        kept = {keyword.arg for keyword in new.keywords}
+        dropped = next(keyword.arg for keyword in old.keywords if keyword.arg not in kept)
+        text = f"{ast.unparse(old.func)}(...) without {dropped}"
+    elif isinstance(new, ast.Pass):
+        text = f"{text} left out"
+    else:
+        text = f"{text} -> {' '.join(ast.unparse(new).split())[:90]}"
+    return text.replace("|", "/")
 
 
 def _places(node: ast.AST, path: tuple = (), function: str = "module") -> Iterator[tuple[tuple, str]]:
@@ -54,17 +66,22 @@ def _places(node: ast.AST, path: tuple = (), function: str = "module") -> Iterat
     for field, value in ast.iter_fields(node):
         if field in ("annotation", "returns", "decorator_list", "bases"):
             continue
-        if isinstance(node, ast.Raise | ast.JoinedStr) or _is_isinstance(node):
+        if isinstance(node, ast.Raise | ast.JoinedStr) or _is_call_of(node, "isinstance"):
+            continue
+        if function == "module" and isinstance(node, ast.Assign):
             continue
         for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
+            if isinstance(child, ast.keyword) and child.arg in UNTESTED_KEYWORDS:
+                continue
             if isinstance(child, ast.AST):
                 here = (*path, (field, index))
                 yield here, function
                 yield from _places(child, here, function)
 
 
-def _is_isinstance(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance"
+def _is_call_of(node: ast.AST, name: str) -> bool:
+    """Whether a node is a call of `name(...)` or `name.something(...)`."""
+    return isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[0] == name
 
 
 def _at(tree: ast.AST, path: tuple) -> ast.AST:
@@ -102,12 +119,14 @@ def _changes(node: ast.AST, is_test: bool) -> Iterator[ast.AST]:
     elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
         yield ast.Constant(node.value + 1)
     elif isinstance(node, ast.AugAssign | ast.Raise) or (
-        isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Call)
+        and not _is_call_of(node.value, "logger")
     ):
         yield ast.Pass()
     elif isinstance(node, ast.Call):
         for index, keyword in enumerate(node.keywords):
-            if keyword.arg is not None:
+            if keyword.arg not in (None, *UNTESTED_KEYWORDS):
                 changed = copy.deepcopy(node)
                 del changed.keywords[index]
                 yield changed

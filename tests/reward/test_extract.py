@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from reward.extract import MAX_COMPLETION_CHARS, extract, unwrap
+from reward.extract import MAX_COMPLETION_CHARS, MAX_UNWRAPPED_CHARS, answer_chars, extract, unwrap
 
 FOUND = [
     ("<answer>B</answer>", "B"),
@@ -144,3 +144,67 @@ def test_hostile_repetition_is_linear(unit):
     extract("<answer>" + completion[:300_000] + "</answer>")
     unwrap(completion[:90_000])
     assert time.perf_counter() - started < 1.5
+
+
+@pytest.mark.parametrize(
+    ("text", "inner"),
+    [
+        ("``````", ""),
+        ("`````", "`````"),
+        ("```\nBC\n", "BC"),  # never closed, but a first line of its own
+        ("```\nB", "```\nB"),  # too short to be a fence
+        ("```B```", "B"),
+        ("```two words\nB```", "two words\nB"),
+        ("**", "**"),
+        ("$$", "$$"),
+        ("a \\boxed{B}", "a \\boxed{B}"),
+        ("the answer is \\boxed{B}", "B"),
+        ("\\text{\\{B\\}}", "\\{B\\}"),
+        ("\\text{{A}{B}}", "{A}{B}"),
+        ("\\text{A}}", "\\text{A}}"),
+        ("\\frac{1}{2}", "\\frac{1}{2}"),
+        ("**_`$B$`_**", "B"),
+        ("$5\\$", "$5\\$"),
+    ],
+)
+def test_wrappings_that_span_the_whole_text_and_no_others(text, inner):
+    assert unwrap(text) == inner
+
+
+@pytest.mark.parametrize(
+    ("completion", "chars"),
+    [
+        ("", 0),
+        ("x", 0),
+        ("<answer>B</answer>", 18),
+        ("x <answer>B</answer> y <answer>CC</answer>", 18 + 19),
+        ("<answer>A<answer>B</answer>", 18),
+        ("</answer><answer>B", 0),
+        ("\\boxed{B}", 9),
+        ("\\boxed{<answer>B</answer>}", 26),
+        ("<answer>\\boxed{B}</answer>", 26),
+        ("\\boxed{A}<answer>B</answer>\\boxed{C}", 9 + 18 + 9),
+    ],
+)
+def test_characters_of_all_answers_count_once(completion, chars):
+    assert answer_chars(completion) == chars
+
+
+def test_positions_of_a_box_and_whether_an_answer_was_closed():
+    found = extract("so \\boxed{B} it is")
+    assert (found.start, found.end, found.convention, found.closed) == (3, 12, "boxed", True)
+    assert extract("<answer>B</answer>").closed
+    assert extract("</think><answer>B</answer>").text == "B"
+    assert extract("<answer>A</answer> x <answer>B", allow_unclosed=True).text == "B"
+    assert extract("x```\nB\n```", code_block=True) is None
+    assert extract("<answer>see ```\nB\n```</answer>").text == "see ```\nB\n```", "only where it is asked for"
+    assert extract("\\boxed \t\n{5}").text == "5"
+    assert extract("\\boxed     {5}") is None, "up to four blanks"
+
+
+def test_what_is_too_long_is_cut_or_left_wrapped():
+    assert extract("<answer>B</answer>".rjust(MAX_COMPLETION_CHARS)).text == "B"
+    assert extract("<answer>B</answer>".rjust(MAX_COMPLETION_CHARS + 1)) is None
+    long = "x" * (MAX_UNWRAPPED_CHARS - 2)
+    assert unwrap(f"${long}$") == long
+    assert unwrap(f"${long}x$") == f"${long}x$"

@@ -283,3 +283,55 @@ def test_equal_answers_to_a_costly_verifier_are_judged_once(monkeypatch):
     monkeypatch.setitem(VERIFIERS, "costly", costly._replace(remembers=False))
     assert score_local("<answer>b</answer>", "b", "costly").total == 1.0
     assert asked == ["a", "b", "b", "b"]
+
+
+@pytest.mark.parametrize("progress", [0.0, 1.0])
+def test_progress_may_be_either_end(progress):
+    assert reward.score("<answer>5</answer>", "5", "number", progress=progress).total == 1.0
+
+
+def test_progress_moves_the_eps_of_a_box():
+    answer = ("<answer>[0, 0, 10, 9]</answer>", "[0, 0, 10, 10]", "bbox")  # IoU 0.9
+    spec = {"eps_schedule": True}
+    assert score_local(*answer, spec=spec).parts["accuracy"] == pytest.approx(0.9)
+    assert score_local(*answer, spec=spec, progress=0.05).parts["accuracy"] == pytest.approx(0.9)
+    assert score_local(*answer, spec=spec, progress=0.5).parts["accuracy"] == 0.0
+    assert score_quick(*answer, spec=spec, progress=0.5).parts["accuracy"] == 0.0
+
+
+def test_the_longest_completion_is_still_read():
+    answer = "<answer>5</answer>"
+    assert score_local(answer.rjust(MAX_COMPLETION_CHARS), "5", "number").status == "ok"
+    assert score_local(answer.rjust(MAX_COMPLETION_CHARS + 1), "5", "number").status == "rejected"
+
+
+def test_a_mistake_in_a_spec_is_an_error_even_when_it_shows_late(monkeypatch):
+    def broken(extracted, prepared, params):
+        raise ValueError("spec.tolerance: shows late")
+
+    monkeypatch.setitem(VERIFIERS, "number", VERIFIERS["number"]._replace(verify=broken))
+    with pytest.raises(ValueError, match=r"spec\.tolerance"):
+        score_quick("<answer>5</answer>", "5", "number")
+
+
+def test_a_reference_that_cannot_be_read_is_an_error_also_without_an_answer():
+    with pytest.raises(ValueError, match="answer: number cannot read"):
+        score_quick("no answer", "five or six", "number")
+
+
+def test_a_verifiers_accuracy_is_bounded_and_its_cost_known(monkeypatch):
+    from reward.types import Verdict
+
+    def generous(extracted, prepared, params):
+        return Verdict(float(extracted))
+
+    monkeypatch.setitem(VERIFIERS, "number", VERIFIERS["number"]._replace(verify=generous))
+    totals = [score_local(f"<answer>{x}</answer>", "5", "number").parts["accuracy"] for x in (-3, 0.25, 7)]
+    assert totals == [0.0, 0.25, 1.0]
+
+
+def test_the_overlong_penalty_reaches_every_way_of_scoring():
+    spec = {"overlong": {"max_tokens": 100, "buffer_tokens": 50}}
+    for answer_type in ("number", "ocrtext"):
+        output = score_quick("<answer>5</answer>", "5", answer_type, spec=spec, num_tokens=75)
+        assert output.total == pytest.approx(0.5)

@@ -28,11 +28,11 @@ def batch():
     return groups
 
 
-def advantages_of(ranks=1, **options):
+def advantages_of(other=(0.0, 0.0, 0.0), **options):
     """One advantage per rollout, `[9]`, and the batch; every token of a rollout has the same."""
     actor = VisionActor.__new__(VisionActor)
     actor.loss, summed = LossConfig(**options), []
-    actor.sum_over_ranks = lambda values: summed.append(values) or values * ranks
+    actor.sum_over_ranks = lambda values: summed.append(values) or values + torch.tensor(other).to(values)
     groups = batch()
     actor.compute_advantages(groups)
     values = []
@@ -49,12 +49,12 @@ SIGNAL = torch.tensor([[True], [True], [False]])
 CENTERED = R - R.mean(1, keepdim=True)
 
 
-def whitened(values, weights):
-    """Over the two groups with signal, each rollout weighing `weights`."""
+def whitened(values, weights, other=(0.0, 0.0, 0.0)):
+    """Over the two groups with signal, each rollout weighing `weights`, and what another rank adds to the sums."""
     a, w = values[:2].flatten(), torch.as_tensor(weights, dtype=torch.float64)[:2].flatten()
-    mean = (w * a).sum() / w.sum()
-    deviation = ((w * (a - mean) ** 2).sum() / w.sum()).sqrt()
-    return torch.cat([(a - mean) / deviation, torch.zeros(3)])
+    total, first, second = (w.sum() + other[0], (w * a).sum() + other[1], (w * a * a).sum() + other[2])
+    mean = first / total
+    return torch.cat([(a - mean) / (second / total - mean**2).sqrt(), torch.zeros(3)])
 
 
 def opo():
@@ -83,18 +83,30 @@ def test_the_options_of_the_configuration_decide(estimator, batch_whiten):
 
 def test_std_and_shaping_are_the_configurations():
     assert torch.allclose(advantages_of(std="sample", batch_whiten=False)[0], SAMPLE.flatten(), atol=1e-5)
-    shaped, _, _ = advantages_of(estimator="dr_grpo", batch_whiten=False, reward_scaling=3.0, reward_bias=7.0)
+    shaped, _, _ = advantages_of(estimator="dr_grpo", batch_whiten=False, reward_scaling=3.0)
     assert torch.allclose(shaped, 0.3 * CENTERED.flatten(), atol=1e-5)
+    # A bias changes no advantage, but what is summed over the ranks: 6 rollouts of (r + 7) * 10.
+    _, _, [moments] = advantages_of(estimator="reinforce++", batch_whiten=False, reward_bias=7.0)
+    assert moments.tolist()[:2] == [6.0, 450.0]
 
 
-@pytest.mark.parametrize(("estimator", "batch_whiten"), WANTED)
+OTHER = (7.0, 20.0, 300.0)  # of another rank: sum of weights, of w a, of w a^2
+STATISTICS = {
+    ("grpo", True): whitened(GRPO, LENGTHS, OTHER),
+    ("reinforce++", False): whitened(R, torch.ones(3, 3), OTHER),
+    ("reinforce++-baseline", False): whitened(CENTERED, torch.ones(3, 3), OTHER),
+}
+
+
+@pytest.mark.parametrize(("estimator", "batch_whiten"), STATISTICS)
 def test_statistics_of_the_batch_are_those_of_all_ranks(estimator, batch_whiten):
-    """Two ranks with the same batch have the same mean and variance; what is summed is [weight, w a, w a^2]."""
-    options = {"estimator": estimator, "batch_whiten": batch_whiten}
-    one, _, summed = advantages_of(**options)
-    assert torch.allclose(one, advantages_of(ranks=2, **options)[0], atol=1e-6)
-    uses_the_batch = batch_whiten or estimator.startswith("reinforce")
-    assert [float(moments[0]) for moments in summed] == [13.0 if batch_whiten else 6.0] * uses_the_batch
+    values, _, summed = advantages_of(OTHER, estimator=estimator, batch_whiten=batch_whiten)
+    assert torch.allclose(values, STATISTICS[estimator, batch_whiten], atol=1e-5)
+    assert [float(moments[0]) for moments in summed] == [13.0 if batch_whiten else 6.0]
+
+
+def test_statistics_that_nobody_needs_are_not_exchanged():
+    assert advantages_of(estimator="rloo", batch_whiten=False)[2] == []
 
 
 def test_the_seam_moves_every_key_and_blanks_what_is_no_answer():

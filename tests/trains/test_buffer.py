@@ -340,3 +340,72 @@ def test_random_long_runs_keep_the_bound():
         executor.interrupt()
     assert buffer.counts["consumed"] == 1000 * BATCH
     assert buffer.counts["evicted"] > 0  # otherwise this run would not have tested the bound
+
+
+def test_a_prompt_that_fails_again_and_again_stops_the_run_and_its_places_are_given_back():
+    executor = FakeExecutor()
+    buffer = RingBuffer(Executor(executor), batch_size=1, max_staleness=0, max_attempts_per_batch=3)
+    original, seen = executor.finish, []
+
+    def finish(index):
+        seen.append(executor.staleness_manager.get_stats().accepted)
+        original(index, failure="transient")
+
+    executor.finish = finish
+    with pytest.raises(RolloutFailedError, match="transient"):
+        buffer.next_batch(iter("abc"), None, executor.get_version)
+    assert seen == [0, 0, 0], "each failure gave its place back before the next attempt"
+    assert (buffer.counts["failed"], buffer.counts["submitted"]) == (3, 3)
+
+
+def test_failures_of_a_prompt_that_was_trained_on_are_forgotten():
+    executor = FakeExecutor()
+    buffer = RingBuffer(Executor(executor), batch_size=1, max_staleness=0, max_attempts_per_batch=2)
+    buffer._fill(iter("abc"), None)
+    executor.start()
+    executor.finish(0, failure="transient")
+    buffer.next_batch(iter("xyz"), None, executor.get_version)
+    assert not buffer._attempts
+
+
+def test_places_of_dropped_groups_are_given_back():
+    executor = FakeExecutor()
+    buffer = RingBuffer(Executor(executor), batch_size=BATCH, max_staleness=ETA, drop_without_signal=True)
+    rewards = itertools.cycle([(1.0, 1.0), (0.0, 1.0)])
+    original = executor.finish
+    executor.finish = lambda index: original(index, rewards=next(rewards))
+    buffer.next_batch(iter(range(1000)), None, executor.get_version)
+    assert executor.staleness_manager.get_stats().accepted == BATCH
+
+
+def test_groups_without_signal_stay_unless_it_is_asked_for():
+    executor = FakeExecutor()
+    buffer = RingBuffer(Executor(executor), batch_size=BATCH, max_staleness=ETA)
+    original = executor.finish
+    executor.finish = lambda index: original(index, rewards=(1.0, 1.0))
+    assert len(buffer.next_batch(iter(range(1000)), None, executor.get_version)) == BATCH
+
+
+def test_a_buffer_in_use_is_not_restored_and_a_stale_group_is_never_handed_out():
+    executor = FakeExecutor()
+    buffer = RingBuffer(Executor(executor), batch_size=1, max_staleness=0)
+    buffer._fill(iter("abc"), None)
+    with pytest.raises(RuntimeError, match="before it is used"):
+        buffer.load_state_dict(buffer.state_dict())
+    executor.start()
+    executor.finish(0)
+    executor.version = 1
+    buffer._evict = lambda *_: None
+    with pytest.raises(RuntimeError, match="group 0 is 1 versions old, eta is 0"):
+        buffer.next_batch(iter("xyz"), None, executor.get_version)
+
+
+def test_an_epoch_may_be_empty_once_where_a_run_resumes_at_its_end():
+    epochs = iter([[], [["a", "b"]], [["c"]]])
+
+    class Loader:
+        def __iter__(self):
+            return iter(next(epochs))
+
+    prompts = Prompts(Loader())
+    assert [next(prompts) for _ in range(3)] == ["a", "b", "c"]

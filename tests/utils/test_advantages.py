@@ -198,3 +198,42 @@ def test_whitening_refuses_shapes_that_do_not_fit():
         batch_whiten(torch.ones(4), None, torch.ones(3, dtype=torch.bool))
     with pytest.raises(ValueError, match="weights have shape"):
         batch_whiten(torch.ones(4), torch.ones(2), torch.ones(4, dtype=torch.bool))
+
+
+def test_no_signal_up_to_rounding_and_relative_to_large_rewards():
+    edges = torch.tensor([0.0, 1e-6, 0.0, 2e-6, 1000.0, 1000.0009, 1000.0, 1000.0021], dtype=torch.float64)
+    assert signal_mask(edges, 2).tolist() == [False, False, True, True, False, False, True, True]
+
+
+def test_every_function_refuses_rewards_that_are_no_numbers():
+    for function in (group_advantages, signal_mask):
+        with pytest.raises(ValueError, match="are not finite"):
+            function(torch.tensor([1.0, math.nan]), 2)
+
+
+def test_a_group_of_one_and_a_group_of_empty_answers_have_no_advantage_and_no_fault():
+    assert group_advantages(torch.tensor([1.0, 0.0]), 1, "rloo").tolist() == [0.0, 0.0]
+    assert group_advantages(torch.tensor([1.0, 0.0]), 1, std="sample").tolist() == [0.0, 0.0]
+    empty = torch.zeros(2, dtype=torch.int64)
+    assert group_advantages(torch.tensor([1.0, 0.0]), 2, "opo", lengths=empty).tolist() == [1.0, 0.0]
+
+
+def test_opo_with_one_token_of_all():
+    """sum(l r) / sum(l) = 1 / 1 where only the first answer has a token."""
+    lengths = torch.tensor([1, 0])
+    assert group_advantages(torch.tensor([1.0, 0.0]), 2, "opo", lengths=lengths).tolist() == [0.0, -1.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_results_are_float32_and_float64_stays(dtype):
+    wanted = torch.float64 if dtype == torch.float64 else torch.float32
+    values, signal = torch.tensor([1.0, 0.0], dtype=dtype), torch.tensor([True, True])
+    assert group_advantages(values, 2).dtype == batch_whiten(values, None, signal).dtype == wanted
+    assert batch_whiten(values, None, ~signal).dtype == wanted
+
+
+def test_whitening_divides_by_the_deviation_and_not_by_more():
+    values = batch_whiten(torch.tensor([1.0, -1.0]) * 1e-2, None, torch.tensor([True, True]))
+    assert values.tolist() == pytest.approx([1.0, -1.0], rel=2e-4)
+    loose = group_advantages(torch.tensor([1.0, 0.0]), 2, "reinforce++", eps=0.5)
+    assert loose.tolist() == pytest.approx([0.5, -0.5]), "(r - 0.5) / (0.5 + eps)"

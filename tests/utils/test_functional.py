@@ -266,3 +266,48 @@ def test_shapes_that_differ_are_named():
     *tensors, mask, _ = make_batch()
     with pytest.raises(ValueError, match=r"loss_mask has shape \(4,\)"):
         decoupled_ppo_loss(*tensors, mask[:4])
+
+
+@pytest.mark.parametrize("surrogate", ["ppo", "cispo"])
+def test_what_the_statistics_say_token_by_token(surrogate):
+    """r and w on, below and above their bounds, with A of either sign and 0; the last token does not count."""
+    low, high = 1 - 0.2, 1 + 0.28
+    ratios = torch.tensor([0.5, 0.5, 0.5, 2.0, 2.0, 2.0, 1.0, low, high, 0.5], dtype=torch.float64)
+    advantages = torch.tensor([1.0, -1, 0, 1, -1, 0, 1, -1, 1, -1], dtype=torch.float64)
+    weights = torch.tensor([0.1, 6.0, 1.0, 1, 1, 1, 1, 1, 1, 9.0], dtype=torch.float64)
+    mask = torch.tensor([1] * 9 + [0])
+    proximal = torch.full((10,), -1.0, dtype=torch.float64)
+    tensors = (proximal + ratios.log(), proximal, proximal - weights.log(), advantages)
+    _, stats = decoupled_ppo_loss(*tensors, mask, surrogate=surrogate, behavior_floor=0.5)
+    is_ppo = surrogate == "ppo"  # where the clip decides; cispo clips the weight whatever the sign
+    wanted = {
+        "clipped_low": [1] if is_ppo else [0, 1, 2],
+        "clipped_high": [3] if is_ppo else [3, 4, 5],
+        "behavior_capped": [1],
+        "behavior_floored": [0],
+        "dual_clipped": [],
+    }
+    assert {name: stats[name].nonzero().flatten().tolist() for name in wanted} == wanted
+    torch.testing.assert_close(stats["ratio"], ratios * mask)
+    torch.testing.assert_close(stats["log_ratio"], ratios.log() * mask)
+    torch.testing.assert_close(stats["behavior_log_ratio"], weights.log() * mask)
+    torch.testing.assert_close(stats["behavior_weight"], weights.clamp(0.5, 5.0) * mask)
+
+
+def test_dual_clip_is_for_bad_tokens_beyond_the_bound():
+    """r = 2 and 4 against 3: only the token with A < 0 and r > 3 meets the bound."""
+    ratios = torch.tensor([2.0, 4.0, 4.0], dtype=torch.float64)
+    advantages = torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64)
+    zero, mask = torch.zeros(3, dtype=torch.float64), torch.ones(3)
+    loss, stats = decoupled_ppo_loss(ratios.log(), zero, zero, advantages, mask, dual_clip=3.0)
+    assert stats["dual_clipped"].tolist() == [False, True, False]
+    torch.testing.assert_close(loss, torch.tensor([2.0, 3.0, -1.28], dtype=torch.float64))
+
+
+def test_the_bounds_themselves_are_inside():
+    one = torch.zeros(1, dtype=torch.float64)
+    for cap, floor in ((1.0, 0.0), (5.0, 1.0)):
+        weight, capped, floored = behavior_weight(one, one, torch.ones(1), cap=cap, floor=floor, mode="mask")
+        assert (weight.item(), capped.item(), floored.item()) == (1.0, False, False)
+    weight, _, _ = behavior_weight(one, one - 1.7, torch.ones(1))
+    assert weight.item() == 5.0, "e^1.7 = 5.47: the recipe's cap"
