@@ -7,7 +7,7 @@ TRIAL ?= demo
 WORKERS ?= 2
 RUNS := runs/digits-stage1/$(TRIAL) runs/digits-stage2/$(TRIAL)
 
-.PHONY: demo test test-fast lint install clean
+.PHONY: demo test test-fast mutants lint install clean
 
 ## demo: train a tiny LLaVA-OneVision-1.5 on real images in both stages, on the CPU (about a quarter of an hour)
 demo: install
@@ -24,6 +24,10 @@ test: install
 ## test-fast: without the tests that start servers or run training
 test-fast: install
 	$(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow"
+
+## mutants: do the tests notice when the code is wrong? A seeded sample; docs/mutants.md
+mutants: install
+	$(PYTHON) -m tests.mutants --workers $(WORKERS)
 
 ## lint: style of the code
 lint: install

@@ -335,3 +335,27 @@ def test_the_overlong_penalty_reaches_every_way_of_scoring():
     for answer_type in ("number", "ocrtext"):
         output = score_quick("<answer>5</answer>", "5", answer_type, spec=spec, num_tokens=75)
         assert output.total == pytest.approx(0.5)
+
+
+def test_a_remote_verifier_is_asked_about_answers_alone(monkeypatch):
+    """And it sees the whole completion, as one of the user's own does; the others do not."""
+    seen = []
+
+    def verify(extracted, prepared, params):
+        seen.append(params.get("completion"))
+        return VERIFIERS["any"].verify(extracted, prepared, params)
+
+    for options in ({"remote": True, "isolated": True}, {"open_params": True}, {}):
+        monkeypatch.setitem(VERIFIERS, "boolean", VERIFIERS["any"]._replace(verify=verify, **options))
+        score_local("<answer>5</answer>", "5", "boolean")
+    assert seen == ["<answer>5</answer>", "<answer>5</answer>", None]
+
+    monkeypatch.setitem(VERIFIERS, "boolean", VERIFIERS["any"]._replace(remote=True, isolated=True))
+    assert score_quick("<answer>5</answer>", "5", "boolean") is None, "the pool asks"
+    for completion, status in (
+        ("5", "no_answer"),
+        ("<answer></answer>", "no_answer"),
+        ("<answer>5</answer>".rjust(MAX_COMPLETION_CHARS + 1), "rejected"),
+        ("<answer>5</answer>".ljust(MAX_COMPLETION_CHARS + 1), "rejected"),
+    ):
+        assert score_quick(completion, "5", "boolean").status == status

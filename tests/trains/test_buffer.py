@@ -409,3 +409,6 @@ def test_an_epoch_may_be_empty_once_where_a_run_resumes_at_its_end():
 
     prompts = Prompts(Loader())
     assert [next(prompts) for _ in range(3)] == ["a", "b", "c"]
+    epochs = iter([[], []])
+    with pytest.raises(ValueError, match="empty after filtering"):
+        next(Prompts(Loader()))

@@ -129,3 +129,11 @@ def test_wrong_aggregations_are_refused():
         loss_denominator(torch.ones(3), "sequence-mean")
     with pytest.raises(ValueError, match=r"shape \(1, 2\)"):
         loss_denominator(mask, "sequence-mean", cu_seqlens=torch.tensor([0, 2]))
+
+
+def test_the_constant_denominator_needs_a_limit_of_one_token_or_more():
+    mask = torch.ones(2, 3)
+    assert loss_denominator(mask, "constant", max_tokens=1) == 2
+    for limit in (None, 0, -1):
+        with pytest.raises(ValueError, match="needs max_tokens > 0"):
+            loss_denominator(mask, "constant", max_tokens=limit)
