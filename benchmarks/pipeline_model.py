@@ -113,10 +113,8 @@ class Pipeline:
         self.p, self.result, self.random = p, Result(), np.random.default_rng(p.seed)
         self.servers = [Server(p) for _ in range(p.num_servers)]
         self.now, self.version = 0.0, 0
-        self.phase, self.phase_left = (
-            "waiting",
-            math.inf,
-        )  # seconds; waiting -> training -> syncing -> waiting
+        # Seconds left; waiting -> training -> syncing -> waiting.
+        self.phase, self.phase_left = "waiting", math.inf
         self.scoring: list[tuple[float, int, Group]] = []  # heap by the time the reward is there
         self.buffer: list[Group] = []
         self.preparing: deque[tuple[float, Group]] = deque()  # by the time the client sends the requests

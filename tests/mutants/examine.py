@@ -21,7 +21,7 @@ TIMEOUT_SECONDS = 60  # a mutant that loops for ever is noticed too
 # file: its fast tests
 TARGETS: dict[str, list[str]] = {
     "trains/actor.py": [f"tests/trains/test_actor_{part}.py" for part in ("advantages", "loss", "update")],
-    "trains/buffer.py": ["tests/trains/test_buffer.py"],
+    "trains/buffer.py": ["tests/trains/test_buffer.py", "tests/trains/test_buffer_machine.py"],
     "utils/functional.py": ["tests/utils/test_functional.py", "tests/utils/test_functional_cuts.py"],
     "utils/advantages.py": ["tests/utils/test_advantages.py"],
     "reward/score.py": ["tests/reward/test_score.py"],
