@@ -346,14 +346,8 @@ def main() -> None:
         if not (folder / "config.json").exists():
             build_checkpoint(folder, args.size)
         dtype = args.dtype or ("float32" if args.size == "tiny" else "bfloat16")
-        result = measure(
-            folder,
-            workload,
-            attn=args.attn,
-            dtype=dtype,
-            checkpointing=not args.no_checkpointing,
-            steps=args.steps,
-        )
+        options = {"attn": args.attn, "dtype": dtype, "checkpointing": not args.no_checkpointing}
+        result = measure(folder, workload, steps=args.steps, **options)
     for line in result["lines"]:
         print(f"{line['what']:20} {line['num_bytes'] / 2**20:12.1f} MiB   {line['formula']}")
     measured, estimated = result["measured_bytes"] / 2**20, result["estimated_bytes"] / 2**20

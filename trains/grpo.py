@@ -42,9 +42,8 @@ def main(argv: list[str]) -> None:
             batch = actor.prepare_batch(run.train_dataloader, workflow=run.workflow)
 
         with report.phase("proximal"):
-            if (
-                actor.needs_proximal_pass
-            ):  # else they come out of step 4's own forward pass, under the same weights
+            # otherwise they come out of step 4's own forward pass, under the same weights
+            if actor.needs_proximal_pass:
                 for group, logprobs in zip(batch, actor.compute_logp(batch), strict=True):
                     group["proximal_logprobs"] = logprobs
             if run.reference is not None:

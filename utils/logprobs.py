@@ -76,11 +76,8 @@ class _LogprobsAndEntropy(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         zeros = torch.zeros(len(labels), dtype=dtype, device=hidden.device)
-        picked, total, weighted = (
-            zeros,
-            zeros.clone(),
-            zeros.clone(),
-        )  # of the label; sum e; sum (x - highest) e
+        # logit of the label; sum e; sum (x - highest) e, where e = exp(x - highest)
+        picked, total, weighted = zeros, zeros.clone(), zeros.clone()
         highest = torch.full_like(zeros, -1e30)
         for block in _blocks(len(weight), block_size):
             x = _logits(hidden, weight[block], temperature, dtype)

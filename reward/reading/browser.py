@@ -244,9 +244,8 @@ def _runs(snapshot: dict[str, Any]) -> list[tuple[str, float, float, float, floa
         style = layout["styles"][index]
         if not style or strings[style[0]] != "visible" or layout["text"][index] < 0:
             continue
-        units = strings[layout["text"][index]].encode(
-            "utf-16-le", "surrogatepass"
-        )  # offsets count UTF-16 units
+        # offsets count UTF-16 units
+        units = strings[layout["text"][index]].encode("utf-16-le", "surrogatepass")
         text = units[2 * start : 2 * (start + length)].decode("utf-16-le", "replace")
         runs.append((text, *bounds))
     return runs

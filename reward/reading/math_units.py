@@ -170,9 +170,8 @@ def split_unit(text: str) -> Split:
         return Split(text[:-1].rstrip("\\ "), None, True)
     if match := re.search(r" (?:percent|per cent)$", text):
         return Split(text[: match.start()], None, True)
-    text = re.sub(
-        r"(?<=[A-Za-z])(?: ?(?:×|\\times|\\cdot) ?| )(?=[A-Za-z]{1,3} ?\^ ?\{?-)", "/", text
-    )  # m·s⁻¹
+    # m·s⁻¹
+    text = re.sub(r"(?<=[A-Za-z])(?: ?(?:×|\\times|\\cdot) ?| )(?=[A-Za-z]{1,3} ?\^ ?\{?-)", "/", text)
     text = re.sub(r"(?<=/)([A-Za-z]{1,3}) ?\^ ?\{?-(\d)\}?$", r"\1^\2", text)
     match = _UNIT_TAIL.search(text) or _UNIT_AFTER_SYMBOL.search(text)
     if match is None:

@@ -190,9 +190,8 @@ def run_solution(code: str, test: dict) -> None:
         del sys.modules[name]
     sys.modules["__main__"] = sys.modules[module.__name__] = module
     namespace = module.__dict__
-    namespace.update(
-        {name: getattr(typing, name) for name in typing.__all__}
-    )  # `List[int]` without its import
+    # `List[int]` without its import
+    namespace.update({name: getattr(typing, name) for name in typing.__all__})
     try:
         exec(compile(code, "<solution>", "exec"), namespace)  # the sandbox exists for this line
     except SystemExit as stop:
