@@ -27,6 +27,8 @@ _WITHOUT = re.compile(
     r"(.+?) ?(?:\\setminus|\\backslash|(?<=[}R]) ?[-\\]) ?(?:\\\{|\{)((?:[^{}]|\{[^{}]*+\})+?)\\?\}"
 )
 _PLUS, _MINUS = re.compile(r"\\pm(?![a-z])"), re.compile(r"\\mp(?![a-z])")
+_VARIABLE = r"(?:[A-Za-z]|\\(?:theta|alpha|beta|lambda|mu|phi)|\|[a-z]\||[a-z]\^\{?2\}?)(?:_\{?\w\}?)?"
+_ORDERED = (("vector", "vector"), ("tuple", "tuple"), ("tuple", "list"), ("list", "tuple"))
 _MAX_ITEMS = 24
 _MAX_DEPTH = 3
 INFINITY = float("inf")
@@ -102,35 +104,40 @@ def compare(answer: Shape, gold: Shape, equal: Equal, size: Size, depth: int = 0
         )
     if "matrix" in kinds or "scalar" in kinds or len(answer.items) != len(gold.items):
         return False
-    if kinds in (("vector", "vector"), ("tuple", "tuple"), ("tuple", "list"), ("list", "tuple")):
-        return _same_named(answer.items, gold.items, same, ordered=True)
-    if set(kinds) <= {"list", "set"}:
-        return _same_named(answer.items, gold.items, same, ordered=False)
+    if kinds in _ORDERED or set(kinds) <= {"list", "set"}:
+        return _same_items(answer, gold, same)
     return False
 
 
-def _same_named(answer: tuple[str, ...], gold: tuple[str, ...], same: Equal, ordered: bool) -> bool:
-    """Items with or without names ("x = 1, y = 2"): matched by distinct names, else by place or freely."""
-    mine, theirs = [sides(item) for item in answer], [sides(item) for item in gold]
-    wanted = [side.names for side in theirs]
-    if all(wanted) and len(set(wanted)) == len(wanted):
-        if all(side.names for side in mine):
-            return _matched(
-                answer,
-                gold,
-                lambda a, g: bool(set(sides(a).names) & set(sides(g).names)) and same(_value(a), _value(g)),
-            )
-        ordered = True
-    elif all(side.names for side in mine) and len({side.names for side in mine}) == len(mine) > 1:
-        ordered = True
-    elif any(wanted) and any(side.names for side in mine):
-        for one in mine:
-            if not any(same_quantity(one.names, names) for names in wanted):
-                return False
-    values = [_value(item) for item in answer], [_value(item) for item in gold]
+def _same_items(answer: Shape, gold: Shape, same: Equal) -> bool:
+    """Lists, sets and tuples, with or without names: by name where both have them, by place, or in any order.
+
+    "x = 1, y = 2" names two quantities, which a set cannot hold; "x = 1 or x = 2" is one quantity's values, no tuple.
+    """
+    mine, theirs = [[sides(item) for item in found.items] for found in (answer, gold)]
+    named = _several_names(mine), _several_names(theirs)
+    if all(side.names for side in (*mine, *theirs)) and len({side.names for side in theirs}) == len(theirs):
+        pairs = [(a, g) for g in theirs for a in mine if set(a.names) & set(g.names)]
+        return len(pairs) == len(theirs) and all(same(a.values[-1], g.values[-1]) for a, g in pairs)
+    if "set" in (answer.kind, gold.kind) and any(named):
+        return False
+    ordered = any(named) or "tuple" in (answer.kind, gold.kind) or gold.kind == "vector"
+    if ordered and any(
+        found[0].names and not several for found, several in zip((mine, theirs), named, strict=True)
+    ):
+        return False
+    if not all(same_quantity(side.names, theirs[0].names) for side in mine) and not any(named):
+        return False
+    values = [[_value(item) for item in found.items] for found in (answer, gold)]
     if ordered:
         return all(same(a, g) for a, g in zip(*values, strict=True))
     return _matched(values[0], values[1], same)
+
+
+def _several_names(items: list) -> bool:
+    """Whether the items name different quantities: x and y, not x_1 and x_2."""
+    bases = {side.names[0].split("_")[0] for side in items if side.names}
+    return all(side.names for side in items) and len(bases) == len(items) > 1
 
 
 def _value(item: str) -> str:
@@ -173,7 +180,10 @@ def _region(text: str, size: Size) -> Shape | None:  # noqa: PLR0911
         return Shape("region", ((None, False, None, False),))
     pieces = re.split(r" ?\\cup(?![a-z]) ?", text)
     if len(pieces) > 1:
-        shapes = [_region(piece, size) or _as_region(shape(piece, size)) for piece in pieces if piece]
+        found = [shape(piece, size) for piece in pieces if piece]
+        if all(part.kind == "set" for part in found):
+            return Shape("set", tuple(item for part in found for item in part.items))
+        shapes = [_as_region(part) for part in found]
         if all(found is not None and len(found.items) for found in shapes):
             return Shape("region", tuple(piece for found in shapes for piece in found.items))
         return None
@@ -183,7 +193,7 @@ def _region(text: str, size: Size) -> Shape | None:  # noqa: PLR0911
     if text[:1] in "([" and text[-1:] in ")]" and "\\infty" in text and _wraps(text):
         return _as_region(shape_of_interval(text))
     if _RELATION.search(text):
-        builder = _inside(text, r"\{", r"\}")
+        builder = _inside(text, r"\{", r"\}") or _inside(text, "{", "}")
         if builder is not None:
             parts = re.split(r"\\mid|(?<!\\)\||:", builder, maxsplit=1)
             text = parts[1].strip() if len(parts) == 2 else text
@@ -202,6 +212,8 @@ def shape_of_interval(text: str) -> Shape:
 def _as_region(found: Shape) -> Shape | None:
     if found.kind == "region":
         return found
+    if found.kind == "set":
+        return Shape("region", tuple((item, True, item, True) for item in found.items))
     if found.kind not in ("interval", "tuple") or len(found.items) != 2:
         return None
     brackets = found.variable if found.kind == "interval" else "()"
@@ -223,33 +235,57 @@ def _inequalities(text: str, size: Size) -> Shape | None:
     pieces = tuple(piece for found in simple for piece in found.items)
     if len(simple) == 1 or len(union) > 1:
         return Shape("region", pieces, variable)
-    if len(pieces) != len(simple) or len(pieces) != 2:
-        points = [found.items[0][2] for found in simple if len(found.items) == 2]
-        return _punctured(points, variable, size) if len(points) == len(simple) else None
-    lower = next((piece for piece in pieces if piece[2] is None), None)
-    upper = next((piece for piece in pieces if piece[0] is None), None)
-    if lower is None or upper is None:
+    both = simple[0].items
+    for found in simple[1:]:
+        both = _intersection(both, found.items, size)
+        if both is None:
+            return None
+    apart = "\\land" not in text and not both
+    return Shape("region", pieces if apart else both, variable)
+
+
+def _intersection(one: tuple, other: tuple, size: Size) -> tuple | None:
+    """Pieces that lie in both; None where the order of two ends is not known."""
+    pieces = []
+    for low_a, low_closed_a, high_a, high_closed_a in one:
+        for low_b, low_closed_b, high_b, high_closed_b in other:
+            low = _further((low_a, low_closed_a), (low_b, low_closed_b), size, 1)
+            high = _further((high_a, high_closed_a), (high_b, high_closed_b), size, -1)
+            if low is None or high is None:
+                return None
+            ends = (None if end[0] is None else size(end[0]) for end in (low, high))
+            ends = [
+                infinite if end[0] is None else value
+                for infinite, end, value in zip((-INFINITY, INFINITY), (low, high), ends, strict=True)
+            ]
+            known = None not in ends
+            if not known or ends[0] < ends[1] or (ends[0] == ends[1] and low[1] and high[1]):
+                pieces.append((*low, *high))
+    return tuple(pieces)
+
+
+def _further(one: tuple, other: tuple, size: Size, sign: int) -> tuple | None:
+    """The narrower of two ends; sign 1 for low ends, -1 for high ones."""
+    if one[0] is None or other[0] is None:
+        return other if one[0] is None else one
+    values = size(one[0]), size(other[0])
+    if None in values:
         return None
-    ends = size(lower[0]), size(upper[2])
-    apart = "\\land" not in text and None not in ends and ends[0] > ends[1]
-    return Shape("region", pieces if apart else ((lower[0], lower[1], upper[2], upper[3]),), variable)
+    if values[0] == values[1]:
+        return one if not one[1] else other
+    return one if (values[0] - values[1]) * sign > 0 else other
 
 
-def _inequality(text: str, size: Size) -> Shape | None:
-    """One inequality in one variable: "x > 2", "1 \\le x < 3", "x \\ne 2", or a set that stands between them."""
+def _inequality(text: str, size: Size) -> Shape | None:  # noqa: PLR0911 - one return per form
+    """One inequality in one variable: "x > 2", "1 \\le x < 3", "x \\ne 2", or the point "x = 2"."""
+    point = [side.strip() for side in text.split("=")]
+    if len(point) == 2 and not _RELATION.search(text) and re.fullmatch(_VARIABLE, point[0]):
+        return Shape("region", ((point[1], True, point[1], True),), point[0])
     signs = _RELATION.findall(text)
     terms = [term.strip() for term in _RELATION.split(text)]
     if not all(terms) or len(terms) not in (2, 3) or ("\\ne" in signs and len(terms) == 3):
         return None
-    names = [
-        bool(
-            re.fullmatch(
-                r"(?:[A-Za-z]|\\(?:theta|alpha|beta|lambda|mu|phi)|\|[a-z]\||[a-z]\^\{?2\}?)(?:_\{?\w\}?)?",
-                term,
-            )
-        )
-        for term in terms
-    ]
+    names = [bool(re.fullmatch(_VARIABLE, term)) for term in terms]
     if len(terms) == 3:
         down = all(sign in (">", "\\ge") for sign in signs)
         if not names[1] or not (down or all(sign in ("<", "\\le") for sign in signs)):

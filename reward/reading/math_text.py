@@ -49,7 +49,7 @@ FUNCTION_NAMES = {
 }
 FUNCTION_NAMES |= {"exp", "lim", "max", "min", "gcd", "lcm", "det"}
 _FUNCTIONS = "|".join(sorted(FUNCTION_NAMES, key=len, reverse=True))
-_PLAIN_FUNCTION = re.compile(rf"(?<![\\A-Za-z])({_FUNCTIONS})(?=[\s({{\d\\_^]|$)")
+_PLAIN_FUNCTION = re.compile(rf"(?<![\\A-Za-z])(?<!\d )({_FUNCTIONS})(?=[\s({{\d\\_^]|$)")
 _PLAIN_NAMES = re.compile(r"(?<![\\A-Za-z])(?:(pi|theta|alpha|beta|gamma)|(infinity|infty|inf))(?![A-Za-z])")
 _ROOT = re.compile(r"√ ?(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+(?:\.\d+)?|[A-Za-z]))|(?<!\\)sqrt ?\(([^()]*)\)")
 _REPEATING = re.compile(r"(?<!\d)(\d*+)\.(\d*+)\\(?:overline|bar|dot) ?\{?(\d{1,12})\}?")
@@ -70,8 +70,11 @@ _APPROXIMATE = re.compile(
     r"^(?:≈|≃|≅|\\cong|\\simeq|~|about|approximately|approx\.?|roughly) ?", re.IGNORECASE
 )
 _NEGATIVE = re.compile(r"^(?:minus|negative) +(?=[\d.\\])", re.IGNORECASE)
-_DOMAIN = re.compile(r"(?<=[^\s,]),? ?(?:where |for )?[a-z] ?(?:\\in|∈) ?\\mathbb ?\{[A-Z]\}$")
+_DOMAIN = re.compile(
+    r"(?<=[^\s,]),? ?\(?(?:where |for )?[a-z] ?(?:\\in|∈) ?(?:\\mathbb ?\{?[A-Z]\}?|[ZNQR])(?:\^?[+*])?\)?$"
+)
 _CASES = re.compile(r"\\begin\{cases\}(.{0,500}?)\\end\{cases\}", re.DOTALL)
+_PLAIN_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _BEFORE_NFKC = {char: rf"\mathbb{{{letter}}}" for char, letter in zip("ℝℤℕℚℂ", "RZNQC", strict=True)}
 _BEFORE_NFKC |= {
     r"\varnothing": r"\emptyset",
@@ -88,6 +91,17 @@ _WRAPPED = re.compile(
     r"\\(?:underline|bm|boldsymbol|fbox|boxed|mathbf|textbf|emph|textit|displaystyle|large|Large) ?\{([^{}]*+)\}"
 )
 _IMPLIES = re.compile(r"\\(?:Rightarrow|implies|Longrightarrow|therefore)(?![a-z])|⇒|∴")
+_SUBSCRIPTS = re.compile("[₀-₉]+")
+_ELLIPSIS = re.compile(r"(?<![\d.])(\d{0,6})\.(\d{2,24})(?: ?(?:\.{3}|…|\\(?:ldots|dots|cdots)(?![a-z])))")
+_SYSTEM = re.compile(
+    r"\\left ?\\\{ ?\\begin ?\{(?:array|aligned)\} ?(?:\{[lcr| ]{0,9}\})?"
+    r"(.{1,400}?)\\end ?\{(?:array|aligned)\} ?\\right ?\.?",
+    re.DOTALL,
+)
+_CHOOSE = re.compile(r"(?<![\w\\])(?:\\mathrm ?\{ ?C ?\}|C) ?_ ?\{?(\d{1,3})\}? ?\^ ?\{?(\d{1,3})\}?(?!\d)")
+_BASIS = re.compile(r"\\(?:hat|mathbf|vec|bm|boldsymbol) ?\{ ?\\?([ijk])(?:math)? ?\}")
+_BARE_ROOT = re.compile(r"\\sqrt(\[\d\]) ?(\d|[a-z])")
+_BARE_PI = re.compile(r"\\frac ?\\pi ?(?=[\d{])")
 _LOG_BASE = re.compile(r"\\log ?_ ?(?:(\d)|\{(\d{1,4})\}) ?(\d{1,9}(?:\.\d{1,9})?)")
 _THOUSANDS = re.compile(r"(?<=\d)(?:,\\! ?|\{,\} ?|,\\ )(?=\d{3}(?!\d))")
 _CURRENCY = re.compile(r"(?:\\\$|(?<![A-Za-z])(?:US|CA)?[$€£¥₹])")
@@ -100,7 +114,11 @@ ASSIGNED = re.compile(  # what may stand left of "=" in an answer: x, x_1, f(x),
 
 def to_latex(text: str) -> str:
     """One spelling of the answer, still LaTeX. Expects a text that passed `math_guard.refusal`."""
-    text = _THOUSANDS.sub(",", _WRAPPED.sub(r"\1", text))
+    text = _SUBSCRIPTS.sub(lambda m: "_{" + m.group().translate(_PLAIN_SUBSCRIPTS) + "}", text)
+    text = _SYSTEM.sub(r"\\begin{cases}\1\\end{cases}", _ELLIPSIS.sub(_endless_text, text))
+    text = re.sub(r"(?:\\text ?)?\{:\}", ":", text)
+    text = _BASIS.sub(r"\1", _CHOOSE.sub(r"\\binom{\1}{\2}", text))
+    text = _BARE_PI.sub(r"\\frac{\\pi}", _THOUSANDS.sub(",", _WRAPPED.sub(r"\1", text)))
     text = re.sub(r"\\begin ?\{([a-z]*+)\}(?:\{[lcr| ]*+\})?", r"\\begin{\1}", text)
     text = text.replace("\\mathbb ", "\\mathbb").replace("\\lbrace", "\\{").replace("\\rbrace", "\\}")
     text = re.sub(
@@ -130,6 +148,8 @@ def to_latex(text: str) -> str:
     )
     text = _SCIENTIFIC.sub(r"\1 \\times 10^{\2}", text)
     text = _PLAIN_FUNCTION.sub(r"\\\1 ", text)
+    text = _BARE_ROOT.sub(r"\\sqrt\1{\2}", text)
+    text = re.sub(r"(?<=\d) to (?=\d)", ":", text)
     text = re.sub(r"\\lg(?![a-z])", r"\\log_{10}", text)
     text = re.sub(r"\\log ?_ ?(?:e|\{e\})(?![a-z])", r"\\ln", text)
     text = _LOG_BASE.sub(lambda m: rf"\log_{{{m.group(1) or m.group(2)}}}{{({m.group(3)})}}", text)
@@ -149,6 +169,19 @@ def _greek_command(match: re.Match[str]) -> str:
     _, case, _, name = unicodedata.name(match.group()).split(" ", 3)
     name = name.replace("LAMDA", "LAMBDA")
     return "\\" + (name.lower() if case == "SMALL" else name.capitalize()) + " "
+
+
+def _endless_text(match: re.Match[str]) -> str:
+    """0.1212... as 0.\\overline{12}; the text unchanged where its last digits do not repeat."""
+    digits = match.group(2)
+    for length in (1, 2, 3, 6):
+        cycle = digits[-length:]
+        repeats = len(digits) // length
+        while repeats > 1 and not digits.endswith(cycle * repeats):
+            repeats -= 1
+        if repeats > 1:
+            return rf"{match.group(1)}.{digits[: len(digits) - length * repeats]}\overline{{{cycle}}}"
+    return match.group()
 
 
 def _repeating_text(match: re.Match[str]) -> str:

@@ -34,7 +34,7 @@ _WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{4,}|^[A-Za-z]{3,}$|[\u4e00-\u9fff]
 _DOUBLE_SIGN = re.compile(r"[-+] ?[-+]")
 _COMMANDS = re.compile(r"\\[A-Za-z]+(?:\{(?:[a-z]{0,2}matrix|cases|array|aligned)\})?")
 _POINTS = re.compile(
-    r"(?:\\(?:angle|triangle|overline|overrightarrow|widehat) ?\{?)? ?([A-Z](?: ?[A-Z]){1,5})\}?"
+    r"(?:\\(angle|triangle|overline|overrightarrow|widehat) ?\{?)? ?([A-Z](?: ?[A-Z]){1,5})\}?"
 )
 _DECIMAL = re.compile(r"-?\d{1,12}(?:\.\d{1,30})?")
 _LONG_DECIMAL = re.compile(r"-?\d{0,9}\.(\d{6,30})")
@@ -144,10 +144,9 @@ def judge(answer: Gold, gold: Gold, params: Mapping[str, Any]) -> Verdict:  # no
     if answer.value is not None and gold.value is not None:
         return named_verdict(answer, gold, params)
     body, wanted = answer.split.body, gold.split.body
-    points = _points(wanted), _points(body)
+    points = _POINTS.fullmatch(body.strip()), _POINTS.fullmatch(wanted.strip())
     if points[0] and points[1]:
-        equal = points[0] in (points[1], points[1][::-1])
-        return Verdict(float(equal), trace=(f"math: named points {points[1]}, reference {points[0]}",))
+        return _points_verdict(points[0], points[1])
     shapes = shape(body, size), shape(wanted, size)
     if shapes[0].kind == shapes[1].kind == "region":
         return _shape_verdict(shapes, wanted, params)
@@ -255,9 +254,13 @@ def _spelling(latex: str) -> str:
     return re.sub(r"\s+|\\left|\\right", "", latex).replace("\\cdot", "\\times")
 
 
-def _points(body: str) -> str:
-    match = _POINTS.fullmatch(body.strip())
-    return match.group(1).replace(" ", "") if match else ""
+def _points_verdict(answer: re.Match[str], gold: re.Match[str]) -> Verdict:
+    """ABC is CBA, and \\angle ABC where one side has no command; an angle is no triangle, a vector has a direction."""
+    mine, theirs = (match.group(2).replace(" ", "") for match in (answer, gold))
+    kinds = {match.group(1) for match in (answer, gold)} - {None}
+    turned = theirs if "overrightarrow" in kinds else theirs[::-1]
+    equal = len(kinds) < 2 and mine in (theirs, turned)
+    return Verdict(float(equal), trace=(f"math: named points {answer.group()}, reference {gold.group()}",))
 
 
 @lru_cache(maxsize=512)
@@ -286,7 +289,9 @@ def _symbolic_verdict(answer: Gold, gold: Gold, params: Mapping[str, Any]) -> Ve
     equation = len(gold.sides.values) > 1 and not any(gold.sides.approximate) and not gold.sides.names
     if gold.sides.names and len(answer.sides.values) > 1 and letters(wanted):
         equation, body, wanted = True, answer.latex, gold.latex  # y = 2x + 1 against 2x - y + 1 = 0
-    chain = answer.sides if equation else sides(body, composite=not gold.sides.names)
+    percent = answer.split.percent and not gold.split.percent
+    whole = answer.latex if percent else body  # the sign may belong to the last side alone: 5/36 = 13.9%
+    chain = answer.sides if equation else sides(whole, composite=not gold.sides.names)
     if equation or len(chain.values) == 1:
         body = body if equation else chain.values[0]
         veto = compare.veto(body, wanted)
@@ -323,6 +328,7 @@ def _chain_verdict(chain: Sides, answer: Gold, gold: Gold, params: Mapping[str, 
 def _rounds(value: float, decimal: Gold) -> bool:
     from reward.reading.math_compare import rounds_to
 
+    value = value * 100 if decimal.split.percent else value
     return _DECIMAL.fullmatch(decimal.split.body) is not None and rounds_to(value, decimal.split.body)
 
 

@@ -78,6 +78,91 @@ x(x+1) ~ x^2+x
 \frac{-1\pm\sqrt{3}}{2} ~ \frac{-1+\sqrt{3}}{2}, \frac{-1-\sqrt{3}}{2}
 1.2\times10^{-3} ~ 0.0012 ~ 1.2e-3 ~ 1.2 × 10⁻³ ~ 1.2 \cdot 10^{-3}
 \emptyset ~ ∅ ~ \varnothing ~ \{\}
+\{1,2,3\} ~ \{1,2\}\cup\{3\}
+3^{1/8} ~ \sqrt{\sqrt{\sqrt{3}}}
+[-1,1]\cup[2,3] ~ [2,3]\cup[-1,1] ~ -1\le x\le 1 \text{ or } 2\le x\le 3
+[0,1]\cup\{2\} ~ 0\le x\le 1 \text{ or } x=2 ~ \{2\}\cup[0,1]
+9\% ~ 0.09 ~ 9 percent
+x = \frac{\pi}{4} + k\pi, k \in \mathbb{Z} ~ \frac{\pi}{4}+k\pi ~ x=k\pi+\frac{\pi}{4} ~ x = \frac{\pi}{4} + k\pi (k\in\mathbb{Z}) ~ x=\frac{\pi}{4}+k\pi, k∈Z
+a=1,b=2,c=3 ~ (1,2,3) ~ c=3, b=2, a=1 ~ (a,b,c)=(1,2,3) ~ 1, 2, 3
+10, 20 ~ 10 \text{ and } 20 ~ 10 and 20 ~ 20, 10
+2+\sqrt{3}, 2-\sqrt{3} ~ 2\pm\sqrt{3} ~ $2+\sqrt{3}$ or $2-\sqrt{3}$ ~ x=2\pm\sqrt3 ~ x_1=2+\sqrt{3}, x_2=2-\sqrt{3}
+x=1, y=2 ~ \left\{\begin{array}{l}x=1\\y=2\end{array}\right. ~ \begin{cases} x = 1, \\ y = 2. \end{cases}
+1,234,567 ~ 1234567 ~ \boxed{1,234,567} ~ 1\,234\,567 ~ 1{,}234{,}567
+\frac{3\sqrt{3}}{4} ~ \frac{3}{4}\sqrt{3} ~ 0.75\sqrt{3} ~ 3\sqrt{3}/4 ~ \frac{3\sqrt3}4
+\frac{1}{3} ~ 0.333... ~ 0.\dot{3} ~ 0.\overline{3} ~ 0.3333\ldots ~ 0.\overline{33}
+5\times10^{-3} ~ 5e-3 ~ 5.0e-3 ~ 0.005 ~ 5 \cdot 10^{-3}
+\frac{1}{x} ~ x^{-1} ~ \frac1x ~ 1/x
+-\infty ~ -∞ ~ - \infty
+\frac{n(n+1)}{2} ~ n(n+1)/2 ~ \frac{1}{2}n(n+1) ~ \frac{n^2+n}{2} ~ 0.5n^2+0.5n ~ \binom{n+1}{2}
+10 ~ \binom{5}{2} ~ C_5^2 ~ \mathrm{C}_5^2
+e^{2x} ~ \exp(2x) ~ (e^x)^2
+\frac{\pi}{4} ~ \arctan 1 ~ \tan^{-1} 1 ~ \tan^{-1}(1) ~ 45^\circ ~ \arctan(1)
+(3,4) ~ \langle 3,4\rangle
+3\mathbf{i}+4\mathbf{j} ~ 3\hat{i}+4\hat{j} ~ 3i+4j
+72 km/h ~ 20 m/s ~ 72 ~ 72\text{ km/h} ~ 72千米/小时
+1.5 h ~ 90 min ~ 1.5 hours ~ 1.5小时 ~ 1.5
+2 L ~ 2000 mL ~ 2升 ~ 2 liters
+\$1,234.56 ~ 1234.56 ~ $1,234.56 ~ 1234.56 dollars
+x^3-6x^2+11x-6 ~ (x-1)(x-2)(x-3)
+x+1 ~ \frac{x^2-1}{x-1}
+2\sin x\cos x ~ \sin 2x ~ \sin(2x) ~ 2\sin(x)\cos(x) ~ 2 \cos x \sin x
+\sin^2 x ~ 1-\cos^2 x ~ (\sin x)^2 ~ \sin^{2}x ~ \sin^2(x)
+\log_2(xy) ~ \log_2 x+\log_2 y ~ \log_{2}{x}+\log_{2}{y}
+\sqrt[3]{2} ~ 2^{1/3} ~ 2^{\frac13} ~ 2^{\frac{1}{3}} ~ ∛2
+\pm 3 ~ x=\pm 3 ~ 3 or -3 ~ -3, 3 ~ x=3 \text{ or } x=-3 ~ ±3
+A ~ (A) ~ A. ~ \text{A} ~ **A**
+-3\frac{1}{2} ~ -3.5 ~ -\frac{7}{2}
+10 m ~ 10 meters ~ 10 metres ~ 10米 ~ 1000 cm ~ 10\,\mathrm{m}
+6\sqrt{2} ~ 6\sqrt2 ~ 6√2
+\frac{\sqrt{2}}{2} ~ \frac{\sqrt2}2 ~ \sqrt{2}/2 ~ \frac{1}{\sqrt{2}} ~ √2/2
+\frac{\pi}{2} ~ \frac\pi2 ~ π/2 ~ 0.5π
+1, -2 ~ x_1=1, x_2=-2 ~ \{-2, 1\} ~ x=1或x=-2 ~ x₁=1, x₂=-2 ~ x_1=1,x_2=-2
+(1,2),(3,4) ~ \{(1,2),(3,4)\} ~ (3,4),(1,2) ~ (1,2) and (3,4) ~ (1,2)和(3,4) ~ (1,2)、(3,4)
+(\frac{1}{2},-3) ~ (0.5,-3) ~ \left(\frac{1}{2}, -3\right) ~ A(\frac{1}{2},-3) ~ (1/2, -3)
+(-2,3) ~ -2<m<3 ~ m\in(-2,3) ~ −2<m<3
+[0,+\infty) ~ k\geq 0 ~ k≥0 ~ [0,\infty) ~ x \ge 0
+a<1且a≠0 ~ a<1 \text{ and } a\neq 0 ~ (-\infty,0)\cup(0,1) ~ a<1 and a≠0
+x>2 ~ \{x|x>2\} ~ {x|x>2} ~ \{x \in \mathbb{R} : x > 2\} ~ (2,\infty) ~ x∈(2,+∞) ~ \{x\mid x>2\}
+\mathbb{R}\setminus\{2\} ~ \{x\in\mathbb{R}\mid x\neq 2\} ~ x≠2
+\frac{2}{3} ~ \frac{2}{3}\text{ cup} ~ 2/3 ~ \frac{2}{3} \text{ hours} ~ .\overline{6} ~ 0.666666667
+\text{Yes} ~ Yes ~ yes. ~ **Yes**
+\text{even} ~ even ~ Even. ~ \textbf{even}
+y=\frac{1}{3}x-2 ~ \frac{1}{3}x-2 ~ y = \frac{x}{3} - 2 ~ y=\frac{x-6}{3} ~ x-3y=6 ~ x - 3y - 6 = 0
+y=x^2-4x+3 ~ y=(x-1)(x-3) ~ y=(x-2)^2-1 ~ x^2-4x+3
+x^2+y^2-2x=0 ~ (x-1)^2+y^2=1 ~ x^2-2x+y^2=0
+3x+4y-5=0 ~ 3x+4y=5 ~ 6x+8y-10=0 ~ -3x-4y+5=0
+y^2=4x ~ y^{2}=4x ~ 4x=y^2
+x=2 ~ x=2.0 ~ 2 ~ x = \frac{4}{2}
+x<3 ~ (-\infty,3) ~ 3>x ~ x < 3.0
+\frac{a+b}{2} ~ (a+b)/2 ~ 0.5(a+b) ~ \frac{a}{2}+\frac{b}{2} ~ \frac12(a+b)
+2\vec{a}+\vec{b} ~ \vec{b}+2\vec{a}
+|x-1| ~ |1-x| ~ \left|x-1\right|
+\triangle ABC ~ \triangle ABC ~ ABC
+8\text{ square units} ~ 8 ~ 8 \text{ units}^2 ~ 8 sq units
+100^\circ ~ 100 ~ 100° ~ 100\text{ degrees} ~ 100^{\circ} ~ 100度
+12.5\% ~ 0.125 ~ \frac{1}{8} ~ 12.5 ~ 12.5 \%
+60\text{ mph} ~ 60 ~ 60 mph
+1{:}2 ~ 1:2 ~ \frac{1}{2} ~ 1 \text{ to } 2 ~ 1 : 2
+2^{10}\cdot 3 ~ 3072 ~ 3 \cdot 2^{10}
+7! ~ 5040
+\frac{5}{36} ~ \frac{5}{36} \approx 0.139 ~ \frac{5}{36} \approx 13.9\%
+0.25 ~ 1/4 ~ .25 ~ 25\% ~ \frac14
+-1 ~ i^2 ~ -1.0 ~ −1
+1-i ~ 1 - i ~ -i+1 ~ \frac{2}{1+i}
+\cos 20^\circ ~ \sin 70^\circ ~ \cos(20^\circ) ~ \cos20°
+\frac{\sqrt{6}+\sqrt{2}}{4} ~ \sin 75^\circ ~ \frac{\sqrt{2}+\sqrt{6}}{4} ~ \frac{\sqrt{6}}{4}+\frac{\sqrt{2}}{4}
+4x^2-9 ~ (2x+3)(2x-3) ~ 4x²-9
+a^{m+n} ~ a^m a^n ~ a^m\cdot a^n
+\ln\frac{a}{b} ~ \ln a-\ln b ~ \ln(a/b)
+\frac{\ln 3}{\ln 2} ~ \log_2 3 ~ \log_{2}{3}
+4\pi r^2 ~ 4\pi r^{2} ~ S=4\pi r^2 ~ 4πr²
+\frac{GMm}{r^2} ~ F=\frac{GMm}{r^2} ~ G\frac{Mm}{r^2} ~ \frac{G M m}{r^2}
+\sqrt{x^2+y^2} ~ \sqrt{y^2+x^2} ~ (x^2+y^2)^{1/2}
+x \geq -1 ~ [-1,\infty) ~ x>=-1 ~ -1\le x
+5\sqrt{3}+5 ~ 5(\sqrt{3}+1) ~ 5+5\sqrt{3} ~ 5+5√3
+8\sqrt{3}-\frac{8\pi}{3} ~ \frac{24\sqrt{3}-8\pi}{3}
+10\text{:}30 ~ 10:30
 """.strip().splitlines()
 
 # reference ~ answers that must not pay
@@ -124,6 +209,48 @@ x^2+y^2=4 ~ 4 ~ x^2+y^2=2 ~ x^2-y^2=4 ~ x^2+y^2 ~ x^2+y^2=16
 1\pm\sqrt{5} ~ 1+\sqrt{5} ~ 1-\sqrt{5} ~ -1\pm\sqrt{5} ~ \sqrt{5}
 12345 ~ 12,345,000 ~ 12.345 ~ 12, 345 ~ 12345.1
 F=ma ~ F=mb ~ m+a ~ F/a ~ F=m/a
+\{1,2,3\} ~ \{1,2\}\cup\{4\}
+[-1,1]\cup[2,3] ~ [-1,3] ~ [-1,1]\cup[2,4] ~ (-1,1)\cup(2,3)
+x = \frac{\pi}{4} + k\pi, k \in \mathbb{Z} ~ x = \frac{\pi}{4} + 2k\pi, k \in \mathbb{Z} ~ x = \frac{\pi}{3} + k\pi ~ \frac{\pi}{4}
+a=1,b=2,c=3 ~ (1,3,2) ~ a=1,b=2 ~ a=2,b=1,c=3 ~ 3,2,1
+2+\sqrt{3}, 2-\sqrt{3} ~ 2+\sqrt{3} ~ 2\pm\sqrt{2} ~ 4 ~ 1
+\frac{1}{3} ~ 0.3 ~ 0.33... 4 ~ 0.34 ~ 0.\dot{4} ~ 0.3333
+\frac{n(n+1)}{2} ~ \frac{n(n-1)}{2} ~ n(n+1) ~ \frac{n^2+1}{2} ~ \frac{m(m+1)}{2}
+72 km/h ~ 72 m/s ~ 20 km/h ~ 72 km ~ 7.2 km/h
+1.5 h ~ 1.5 min ~ 15 h ~ 150 min
+x+1 ~ \frac{x^2+1}{x-1} ~ x-1 ~ y+1
+2\sin x\cos x ~ \sin x ~ \cos 2x ~ 2\sin x ~ \sin 2y
+\pm 3 ~ 3 ~ -3 ~ 3, 3 ~ \pm\sqrt{3} ~ 9
+A ~ B ~ a ~ AB ~ A, B ~ A or B ~ not A
+10 m ~ 10 cm ~ 10 km ~ 1 m ~ 10 s ~ 10 m^2
+1, -2 ~ -1, 2 ~ 1 ~ 1, 2 ~ x_1=1, x_2=2
+(1,2),(3,4) ~ (1,2) ~ (1,3),(2,4) ~ (2,1),(4,3) ~ (1,2,3,4) ~ 1,2,3,4
+(-2,3) ~ [-2,3] ~ -2\le m<3 ~ (3,-2) ~ -3<m<2 ~ m>-2
+[0,+\infty) ~ (0,+\infty) ~ k>0 ~ k\le 0 ~ 0
+a<1且a≠0 ~ a<1 ~ a≠0 ~ (-\infty,0)\cup(0,1] ~ (0,1) ~ a>1且a≠0
+x>2 ~ x\ge 2 ~ \{x|x<2\} ~ \{2\} ~ x>2 or x<0 ~ x=2
+y=x^2-4x+3 ~ y=x^2-4x ~ y=x^2+4x+3 ~ y=(x-1)(x+3) ~ x=y^2-4y+3
+3x+4y-5=0 ~ 3x+4y+5=0 ~ 4x+3y-5=0 ~ 3x-4y-5=0 ~ 3x+4y-5
+y^2=4x ~ x^2=4y ~ y^2=2x ~ y=4x ~ y^2=-4x
+\frac{a+b}{2} ~ \frac{a-b}{2} ~ a+b ~ \frac{a+c}{2} ~ \sqrt{ab} ~ \frac{A+B}{2}
+|x-1| ~ x-1 ~ |x+1| ~ 1-x
+12.5\% ~ 1.25\% ~ 0.0125 ~ 125 ~ 12.5 cm
+\frac{5}{36} ~ 0.139 ~ \frac{5}{36} \approx 0.15 ~ \frac{5}{35}
+1-i ~ 1+i ~ i-1 ~ 1 ~ \frac{2}{1-i}
+\cos 20^\circ ~ \cos 70^\circ ~ \sin 20^\circ ~ \cos 20
+4\pi r^2 ~ 4\pi r ~ 4\pi R^2 ~ 2\pi r^2 ~ \frac{4}{3}\pi r^3 ~ 4\pi^2 r^2
+\ln\frac{a}{b} ~ \ln\frac{b}{a} ~ \frac{\ln a}{\ln b} ~ \log\frac{a}{b} ~ \ln ab
+\text{Yes} ~ No ~ not yes ~ yes or no
+\text{even} ~ odd ~ not even ~ uneven ~ even or odd
+\sqrt{x^2+y^2} ~ x+y ~ \sqrt{x^2-y^2} ~ \sqrt{x+y}
+2\vec{a}+\vec{b} ~ 2\vec{a}-\vec{b} ~ \vec{a}+2\vec{b}
+100 ~ 100.01 ~ 10^3 ~ 99.9999999 ~ 100 or 101 ~ 1e3 ~ 1 00
+0.5 ~ 0.05 ~ 0.50001 ~ 5 ~ 2 ~ 1:3 ~ .05
+5\sqrt{3}+5 ~ 10\sqrt{3} ~ 5\sqrt{3} ~ 13.66 ~ 5\sqrt{3}-5
+\angle ABC ~ \triangle ABC ~ \angle ACB ~ \angle A
+\overrightarrow{AB} ~ \overrightarrow{BA} ~ \overrightarrow{AC}
+(1,2) ~ x=1 \text{ or } x=2 ~ x_1=1, x_2=2
+\{1,2\} ~ x=1, y=2
 """.strip().splitlines()
 
 
