@@ -145,7 +145,7 @@ def build_actor(
 
 
 def make_batch(checkpoint: Path, workload: Workload, seed: int = 0) -> list[dict[str, Any]]:
-    """Groups as `trains/workflow.py` documents them, with random answers and rewards."""
+    """Groups as `trains/types.py` documents them, with random answers and rewards."""
     config = json.loads((checkpoint / "config.json").read_text())
     merge = Architecture.from_config(config).merge
     side = int(workload.image_tokens**0.5)

@@ -39,8 +39,11 @@ class Group(TypedDict):
     images: list[dict[str, Tensor]]
     info: list[GroupInfo]  # [1]
 
-    # written by trains/grpo.py, phase `proximal`, from the actor and the reference model
-    proximal_logprobs: NotRequired[Tensor]  # float32, predicting: under the weights before the update
+    # written by trains/grpo.py, phase `proximal`, or by `ppo_update` where they need no pass of their own
+    # float32, predicting: under the weights before the update
+    proximal_logprobs: NotRequired[Tensor]
+
+    # written by trains/grpo.py, phase `proximal`
     # float32, predicting: under the reference model, if the loss has a KL term
     reference_logprobs: NotRequired[Tensor]
 

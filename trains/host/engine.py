@@ -35,10 +35,8 @@ from trains.types import Group
 # One entry per sequence. AReaL splits lists under names that begin like this among micro-batches; those under exactly
 # `multi_modal_input` it also joins to tensors, for all micro-batches at once.
 PIXELS = "multi_modal_input_pixels"
-NO_MASK = {
-    "full_attention": None,
-    "sliding_attention": None,
-}  # how AReaL tells a model that its row is packed
+# How AReaL tells a model that its row is packed.
+NO_MASK = {"full_attention": None, "sliding_attention": None}
 
 
 class VisionEngine(FSDPEngine):
