@@ -9,6 +9,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
+from reward.reading.math_brackets import inside, split_top, wraps
 from reward.reading.math_names import same_quantity, sides
 
 Equal = Callable[[str, str], bool]
@@ -54,14 +55,14 @@ def shape(text: str, size: Size) -> Shape:  # noqa: PLR0911 - one return per sha
     rows = _ROWS.fullmatch(text)
     if rows and rows["kind"] not in ("vmatrix", "Vmatrix") and rows["left"] != "|":
         return Shape("matrix", tuple(tuple(split_top(row, "&", keep=True)) for row in _rows(rows["body"])))
-    inner = _inside(text, r"\{", r"\}") or _inside(text, "{", "}")
+    inner = inside(text, r"\{", r"\}") or inside(text, "{", "}")
     if inner is not None and not re.search(r"\\mid|(?<!\\)\||:", inner):
         items = split_top(inner, ",;")
         if len(items) > 1 or text.startswith("\\{"):
             return Shape("set", tuple(items))
     point = re.match(r"[A-Z]'? ?(?=\(.*,)", text)  # P(1, 2)
-    text = text[point.end() :] if point and _wraps(text[point.end() :]) else text
-    if text[:1] in ("(", "[") and text[-1:] in (")", "]") and _wraps(text):
+    text = text[point.end() :] if point and wraps(text[point.end() :]) else text
+    if text[:1] in ("(", "[") and text[-1:] in (")", "]") and wraps(text):
         items = split_top(text[1:-1], ",;")
         if len(items) > 1:
             if text[0] == "(" and text[-1] == ")":
@@ -190,10 +191,10 @@ def _region(text: str, size: Size) -> Shape | None:  # noqa: PLR0911
     minus = _WITHOUT.fullmatch(text)
     if minus and _REALS.fullmatch(minus.group(1).strip()):
         return _punctured(split_top(minus.group(2), ",;"), "", size)
-    if text[:1] in "([" and text[-1:] in ")]" and "\\infty" in text and _wraps(text):
+    if text[:1] in "([" and text[-1:] in ")]" and "\\infty" in text and wraps(text):
         return _as_region(shape_of_interval(text))
     if _RELATION.search(text):
-        builder = _inside(text, r"\{", r"\}") or _inside(text, "{", "}")
+        builder = inside(text, r"\{", r"\}") or inside(text, "{", "}")
         if builder is not None:
             parts = re.split(r"\\mid|(?<!\\)\||:", builder, maxsplit=1)
             text = parts[1].strip() if len(parts) == 2 else text
@@ -346,38 +347,5 @@ def _same_region(answer: Shape, gold: Shape, equal: Equal) -> bool:
     return len(answer.items) == len(gold.items) and _matched(answer.items, gold.items, same_piece)
 
 
-def split_top(text: str, separators: str, keep: bool = False) -> list[str]:
-    """The text split at separators that stand in no bracket. keep: empty pieces too."""
-    pieces, depth = [""], 0
-    for char in text:
-        depth += (char in "([{") - (char in ")]}")
-        if char in separators and depth <= 0:
-            pieces.append("")
-        else:
-            pieces[-1] += char
-    return [piece.strip() for piece in pieces if keep or piece.strip()]
-
-
 def _rows(body: str) -> list[str]:
     return [row for row in (line.strip() for line in body.split("\\\\")) if row and row != "\\hline"]
-
-
-def _inside(text: str, left: str, right: str) -> str | None:
-    if (
-        len(text) > len(left) + len(right)
-        and text.startswith(left)
-        and text.endswith(right)
-        and _wraps(text[len(left) - 1 :])
-    ):
-        return text[len(left) : -len(right)]
-    return None
-
-
-def _wraps(text: str) -> bool:
-    """Whether the bracket that opens the text is the one that closes it."""
-    depth = 0
-    for index, char in enumerate(text):
-        depth += (char in "([{") - (char in ")]}")
-        if depth == 0:
-            return index == len(text) - 1
-    return False

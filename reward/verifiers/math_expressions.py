@@ -15,10 +15,11 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from reward.extract import unwrap
+from reward.reading.math_brackets import split_top
 from reward.reading.math_guard import refusal
 from reward.reading.math_names import Sides, letters, same_quantity, sides, split_equal
 from reward.reading.math_prose import mathematics
-from reward.reading.math_structure import Shape, shape, split_top
+from reward.reading.math_structure import Shape, shape
 from reward.reading.math_structure import compare as compare_shapes
 from reward.reading.math_text import to_latex
 from reward.reading.math_units import Split, read_unit, split_scale, split_text_unit, split_unit
