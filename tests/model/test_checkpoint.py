@@ -135,7 +135,7 @@ def test_folders_are_never_overwritten(published, tmp_path):
 
 
 def test_missing_files_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"absent has no config\.json"):
+    with pytest.raises(FileNotFoundError, match=r"absent/config\.json is missing"):
         checkpoints.prepare(tmp_path / "absent", tmp_path / "prepared")
     with pytest.raises(FileNotFoundError, match=r"no \*\.safetensors"):
         checkpoints.tensor_shapes(tmp_path)

@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         return _COMMANDS[arguments.command](arguments)
-    except (FileNotFoundError, FileExistsError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"checkpoint: {error}", file=sys.stderr)
         return 1
 
@@ -65,20 +65,26 @@ def _export(arguments: argparse.Namespace) -> int:
     trained = checkpoint_of(arguments.trained)
     folder = checkpoint.export(trained, arguments.target, original=arguments.original)
     print(f"exported {trained} to {folder}")
+    if checkpoint.has_published_code(folder):
+        print(f"note: {folder}: {checkpoint.CLASS_TOKEN_FAULT}")
     return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     from llavaonevision1_5 import checkpoint
 
-    first = checkpoint_of(arguments.first)
-    checkpoint.verify(first)
-    print(f"{first}: layout, patches, special tokens and chat template are right")
+    folders = [checkpoint_of(path) for path in (arguments.first, arguments.second) if path is not None]
+    for folder in folders:
+        checkpoint.verify(folder)
+        print(f"{folder}: layout, patches, special tokens and chat template are right")
+        if checkpoint.has_published_code(folder):
+            print(f"note: {folder}: {checkpoint.CLASS_TOKEN_FAULT}")
     if arguments.second is None:
         return 0
-    from utils.checkpoint.compare import compare
+    from utils.checkpoint.compare import compare, compare_weights
 
-    rows = compare(first, checkpoint_of(arguments.second), new_tokens=arguments.new_tokens)
+    print(compare_weights(*folders))
+    rows = compare(*folders, new_tokens=arguments.new_tokens)
     for row in rows:
         print(
             f"{row.prompt:<12} log-probabilities of {row.num_tokens} tokens differ by up to {row.max_difference:.2e}; "

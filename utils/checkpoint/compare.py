@@ -1,12 +1,15 @@
-"""Greedy answers and log-probabilities of two checkpoint folders on the same prompts: text, one image, two images."""
+"""Two checkpoint folders: their weights, then greedy answers and log-probabilities on text, one image, two images."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 IMAGE_SIDE = 112  # pixels; small enough for any size of model on a CPU
 QUESTIONS = {
@@ -42,6 +45,42 @@ def compare(first: str | Path, second: str | Path, *, new_tokens: int = 32) -> l
         )
         for name in QUESTIONS
     ]
+
+
+def compare_weights(first: str | Path, second: str | Path) -> str:
+    """One sentence: equal weights, weights that differ only in dtype, or how many differ in more than that.
+
+    Of two dtypes the coarser one decides: a weight differs only in dtype when the finer one, rounded, is the coarser.
+    """
+    left, right = _weights(Path(first)), _weights(Path(second))
+    dtypes, others = set(), []
+    for name in sorted(left.keys() | right.keys()):
+        if name not in left or name not in right:
+            others.append(name)
+            continue
+        one, two = left[name](), right[name]()
+        if one.dtype != two.dtype:
+            dtypes.add(f"{one.dtype} against {two.dtype}".replace("torch.", ""))
+        coarser = max(one.dtype, two.dtype, key=lambda dtype: torch.finfo(dtype).eps)
+        if one.shape != two.shape or not torch.equal(one.to(coarser), two.to(coarser)):
+            others.append(name)
+    if others:
+        return f"{len(others)} weights differ, first {others[0]}"
+    if dtypes:
+        return (
+            f"the weights differ only in dtype ({', '.join(sorted(dtypes))}): log-probabilities differ by rounding; "
+            "give a --tolerance"
+        )
+    return "the weights are equal"
+
+
+def _weights(folder: Path) -> dict[str, Callable[[], torch.Tensor]]:
+    """Readers of the folder's weights by name: one tensor at a time is in memory."""
+    readers: dict[str, Callable[[], torch.Tensor]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        file = safe_open(path, "pt")
+        readers |= {name: partial(file.get_tensor, name) for name in file.keys()}  # noqa: SIM118
+    return readers
 
 
 @torch.no_grad()

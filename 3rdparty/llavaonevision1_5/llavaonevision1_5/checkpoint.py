@@ -1,20 +1,28 @@
 """Published checkpoints to folders that train here, and back.
 
 `prepare` makes a folder that loads through this package without touching the published one; `export` puts
-trained weights beside the original configuration and code. Standard library alone: names and shapes are read
-from the headers of the safetensors files, so an 8B checkpoint is checked in a second without memory.
+trained weights beside the original configuration and code. Standard library alone (`shards.py` reads the files).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from llavaonevision1_5 import MODEL_TYPE, shims
+from llavaonevision1_5.shards import read_json, tensors
 
+MODELING = "modeling_llavaonevision1_5.py"
+CLASS_TOKEN_FAULT = (
+    f"its {MODELING} is not this project's: the published one drops class tokens at the wrong places from the second "
+    "image on, which moves log-probabilities by up to 4 nats; with one image or none it is right. Prompts with several "
+    "images want a server of this project (python -m utils.evaluate)"
+)
 WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json")
 SPECIAL_TOKENS = {
     "<|image_pad|>": "image_token_id",
@@ -29,6 +37,14 @@ _MEDIA_DEFAULTS = {
     "vision_start_token_id": 151652,
     "vision_end_token_id": 151653,
 }
+_TEXT_SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "num_hidden_layers",
+    "vocab_size",
+)
 _VISION_DEFAULTS = {
     "depth": 24,
     "embed_dim": 1024,
@@ -44,24 +60,17 @@ def _weight_files(folder: Path) -> list[Path]:
     return sorted(path for pattern in WEIGHT_PATTERNS for path in folder.glob(pattern))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def tensor_shapes(folder: str | os.PathLike) -> dict[str, list[int]]:
-    """Shape of every tensor in the folder's safetensors files, by name. Raises FileNotFoundError without any."""
-    shapes: dict[str, list[int]] = {}
-    for path in sorted(Path(folder).glob("*.safetensors")):
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        shapes |= {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-    if not shapes:
-        raise FileNotFoundError(f"no *.safetensors in {folder}")
-    return shapes
+    """Shape of every tensor in the folder's safetensors files, by name; errors as of `shards.tensors`."""
+    return {name: tensor.shape for name, tensor in tensors(folder).items()}
 
 
 def expected_shapes(config: dict[str, Any]) -> dict[str, list[int]]:
-    """Name and shape of every weight that the model of this `config.json` has."""
+    """Name and shape of every weight that the model of this `config.json` has.
+
+    Raises ValueError naming the sizes that the file lacks or that are no positive integers.
+    """
+    _check_sizes(config)
     text = config["text_config"]
     hidden, ffn, head_dim = text["hidden_size"], text["intermediate_size"], text.get("head_dim", 128)
     queries, keys = text["num_attention_heads"] * head_dim, text["num_key_value_heads"] * head_dim
@@ -104,6 +113,24 @@ def expected_shapes(config: dict[str, Any]) -> dict[str, list[int]]:
     return shapes
 
 
+def _check_sizes(config: dict[str, Any]) -> None:
+    sections = {
+        "text_config": dict.fromkeys(_TEXT_SIZES) | {"head_dim": 128},
+        "vision_config": _VISION_DEFAULTS,
+    }
+    wrong = []
+    for section, defaults in sections.items():
+        given = config.get(section)
+        if not isinstance(given, dict):
+            wrong.append(f"{section} is {given!r}, wanted an object")
+            continue
+        for name, value in (defaults | given).items():
+            if name in defaults and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                wrong.append(f"{section}.{name} is {value!r}, wanted a positive integer")
+    if wrong:
+        raise ValueError(f"config.json is incomplete: {'; '.join(wrong)}")
+
+
 def _differences(wanted: dict[str, list[int]], got: dict[str, list[int]]) -> list[str]:
     problems = [f"missing weight {name} {wanted[name]}" for name in sorted(wanted.keys() - got.keys())]
     problems += [f"unexpected weight {name} {got[name]}" for name in sorted(got.keys() - wanted.keys())]
@@ -122,20 +149,34 @@ def _raise_if_any(problems: list[str], folder: Path) -> None:
         raise ValueError(f"{folder} is not a LLaVA-OneVision-1.5 checkpoint that can be used:\n{shown}{more}")
 
 
-def verify(folder: str | os.PathLike) -> None:
+def verify(folder: str | os.PathLike, *, name: str | os.PathLike | None = None) -> None:
     """Check a folder: model type, names and shapes of all weights, patch size, special tokens, chat template.
 
     Raises ValueError with every problem found (the first eight in words), FileNotFoundError for a missing file.
+    Messages speak of `name`, where it is given, in place of `folder`.
     """
-    folder = Path(folder)
-    config = _read_json(folder / "config.json")
+    try:
+        _verify(Path(folder))
+    except (FileNotFoundError, ValueError) as error:
+        if name is None:
+            raise
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(str(error).replace(str(folder), str(name))) from error
+
+
+def _verify(folder: Path) -> None:
+    config = read_json(folder / "config.json")
     problems = []
     if config.get("model_type") != MODEL_TYPE:
         problems.append(f"config.json has model_type {config.get('model_type')!r}, wanted {MODEL_TYPE!r}")
         _raise_if_any(problems, folder)
-    problems += _differences(expected_shapes(config), tensor_shapes(folder))
+    try:
+        wanted_shapes = expected_shapes(config)
+    except ValueError as error:
+        raise ValueError(f"{folder / 'config.json'}: {error}") from error
+    problems += _differences(wanted_shapes, tensor_shapes(folder))
 
-    preprocessor = _read_json(folder / "preprocessor_config.json")
+    preprocessor = read_json(folder / "preprocessor_config.json")
     vision = {**_VISION_DEFAULTS, **config["vision_config"]}
     for name, wanted in [
         ("patch_size", vision["patch_size"]),
@@ -145,7 +186,7 @@ def verify(folder: str | os.PathLike) -> None:
         if preprocessor.get(name) != wanted:
             problems.append(f"preprocessor_config.json has {name} {preprocessor.get(name)}, wanted {wanted}")
 
-    tokenizer = _read_json(folder / "tokenizer.json")
+    tokenizer = read_json(folder / "tokenizer.json")
     ids = {entry["content"]: entry["id"] for entry in tokenizer.get("added_tokens", [])}
     for token, field in SPECIAL_TOKENS.items():
         wanted = config.get(field, _MEDIA_DEFAULTS[field])
@@ -165,17 +206,34 @@ def _chat_template(folder: Path) -> str | None:
     if (folder / "chat_template.jinja").exists():
         return (folder / "chat_template.jinja").read_text(encoding="utf-8")
     for name in ("chat_template.json", "tokenizer_config.json"):
-        if (folder / name).exists() and (template := _read_json(folder / name).get("chat_template")):
+        if (folder / name).exists() and (template := read_json(folder / name).get("chat_template")):
             return str(template)
     return None
 
 
-def _fresh_folder(path: str | os.PathLike) -> Path:
-    folder = Path(path)
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty; give a new folder or remove it first")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+@contextmanager
+def _fresh_folder(target: str | os.PathLike, *sources: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `target` when all went well and is gone otherwise."""
+    target = Path(target)
+    if target.exists() and not target.is_dir():
+        raise FileExistsError(f"{target} is a file; name a new folder")
+    if target.exists() and any(target.iterdir()):
+        raise FileExistsError(f"{target} is not empty; give a new folder or remove it first")
+    for source in sources:
+        if source.resolve() in (target.resolve(), *target.resolve().parents):
+            raise ValueError(f"{target} lies inside {source}; name a folder outside of it")
+    missing = [path for path in (target, *target.parents) if not path.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        folder.chmod(0o755)
+        yield folder
+        folder.rename(target)  # over an empty folder too
+    except BaseException:
+        shutil.rmtree(folder)
+        for path in missing[1:]:
+            path.rmdir()
+        raise
 
 
 def _copy_all_but_weights(source: Path, target: Path, *, with_code: bool) -> None:
@@ -192,27 +250,32 @@ def prepare(source: str | os.PathLike, target: str | os.PathLike) -> Path:
     `target` holds anything.
     """
     source = Path(source)
-    if not (source / "config.json").is_file():
-        raise FileNotFoundError(f"{source} has no config.json")
-    folder = _fresh_folder(target)
-    _copy_all_but_weights(source, folder, with_code=False)
-    for path in _weight_files(source):
-        (folder / path.name).symlink_to(path.resolve())
-    shims.write(folder)
-    verify(folder)
-    return folder
+    read_json(source / "config.json")
+    with _fresh_folder(target, source) as folder:
+        _copy_all_but_weights(source, folder, with_code=False)
+        for path in _weight_files(source):
+            (folder / path.name).symlink_to(path.resolve())
+        verify(folder, name=source)
+        shims.write(folder)
+    return Path(target)
 
 
 def export(trained: str | os.PathLike, target: str | os.PathLike, *, original: str | os.PathLike) -> Path:
     """Put trained weights beside the original checkpoint's configuration, code, tokenizer and templates.
 
     The result loads wherever the published checkpoint does. Weights are copied, so `trained` may be removed.
-    Raises ValueError unless both have the same weights in name and shape.
+    Raises ValueError unless both have the same weights in name and shape; nothing is left behind then.
     """
     trained, original = Path(trained), Path(original)
     _raise_if_any(_differences(tensor_shapes(original), tensor_shapes(trained)), trained)
-    folder = _fresh_folder(target)
-    _copy_all_but_weights(original, folder, with_code=True)
-    for path in _weight_files(trained):
-        shutil.copyfile(path, folder / path.name)
-    return folder
+    with _fresh_folder(target, trained, original) as folder:
+        _copy_all_but_weights(original, folder, with_code=True)
+        for path in _weight_files(trained):
+            shutil.copyfile(path, folder / path.name)
+    return Path(target)
+
+
+def has_published_code(folder: str | os.PathLike) -> bool:
+    """True where the folder brings modeling code of its own instead of this package's."""
+    code = Path(folder) / MODELING
+    return code.is_file() and code.read_text(encoding="utf-8") != shims.FILES[MODELING]

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from utils.checkpoint import cli as checkpoint
+from utils.checkpoint.compare import compare_weights
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +78,30 @@ def test_a_mistake_is_one_line_and_a_status(folders, capsys):
     assert "absent" in err
     assert "is not empty" in err
     assert "Traceback" not in err
+
+
+def test_a_difference_of_dtype_alone_is_said(folders, tmp_path, capsys):
+    shutil.copytree(folders / "exported", tmp_path / "rounded")
+    weights = load_file(folders / "exported" / "model.safetensors")
+    rounded = {name: tensor.to(torch.bfloat16) for name, tensor in weights.items()}
+    save_file(rounded, tmp_path / "rounded" / "model.safetensors")
+    assert "differ only in dtype (float32 against bfloat16)" in compare_weights(
+        folders / "exported", tmp_path / "rounded"
+    )
+    rounded["model.norm.weight"] = rounded["model.norm.weight"] + 1
+    save_file(rounded, tmp_path / "rounded" / "model.safetensors")
+    assert compare_weights(folders / "exported", tmp_path / "rounded") == (
+        "1 weights differ, first model.norm.weight"
+    )
+    assert compare_weights(folders / "exported", folders / "exported") == "the weights are equal"
+
+
+def test_the_published_code_is_named_where_it_comes_along(folders, tmp_path, capsys):
+    published = folders / "published"
+    assert verify(published) == 0
+    assert "drops class tokens at the wrong places from the second image on" in capsys.readouterr().out
+    command = ["export", str(folders / "trained"), str(tmp_path / "out"), "--original", str(published)]
+    assert checkpoint.main(command) == 0
+    assert "drops class tokens" in capsys.readouterr().out
+    assert verify(folders / "prepared") == 0
+    assert "class tokens" not in capsys.readouterr().out, "a prepared folder runs this project's code"

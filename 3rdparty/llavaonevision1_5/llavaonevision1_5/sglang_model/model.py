@@ -97,6 +97,7 @@ class LLaVAOneVision1_5_ForConditionalGeneration(nn.Module):
         grid_thw = torch.cat([item.image_grid_thw for item in items])
         return self.visual(pixel_values, grid_thw)
 
+    @torch.no_grad()  # as SGLang's own models
     def forward(
         self,
         input_ids: torch.Tensor,
