@@ -20,17 +20,14 @@ from areal.api.cli_args import (
     TrainEngineConfig,
     ValidDatasetConfig,
     load_expr_config,
-    parse_cli_args,
-    to_structured_cfg,
 )
 from areal.utils.stats_logger import StatsLogger
-from omegaconf import OmegaConf
 
 from reward.settings import RewardSettings, make_settings
-from trains.gate import problems
+from trains.arguments import read
+from trains.gate import Missing, problems, remarks
 from trains.host import allocation
 from trains.host.allocation import Allocation
-from utils import run_manifest
 from utils.masking import masked
 
 
@@ -165,7 +162,7 @@ class Config(BaseExperimentConfig):
 
 def load(argv: list[str]) -> Config:
     """The checked configuration of this process; also saved, secrets masked, as the run's `config.yaml`."""
-    earlier_runs = run_manifest.hand_over(parse_cli_args(argv)[0])  # none where a launcher has resolved them
+    earlier_runs = read(argv, Config)[1]  # none where a launcher has resolved them
     config, _ = load_expr_config([*argv, *earlier_runs], Config)
     if os.getenv("RANK", "0") == "0":
         saved = Path(StatsLogger.get_log_path(config.stats_logger)) / "config.yaml"
@@ -183,19 +180,21 @@ def _keys_to_environment(loggers: Any) -> None:
         os.environ["SWANLAB_API_KEY"], loggers.swanlab.api_key = loggers.swanlab.api_key, ""
 
 
-def check(argv: list[str]) -> list[str]:
-    """Raise `ValueError` (or OmegaConf's own error for an unknown key) unless a run with these arguments can start.
+def check(argv: list[str], *, planning: bool = False) -> list[str]:
+    """Raise `ValueError` unless a run with these arguments can start; while planning, files may be missing yet.
 
     Returns the overrides that every process needs besides: checkpoints in place of the earlier runs that were named.
+    Prints remarks, unless a plan is made, which names them itself.
     """
-    raw, _ = parse_cli_args(argv)
-    earlier_runs = run_manifest.hand_over(raw)
-    validate(OmegaConf.to_object(to_structured_cfg(raw, Config)))
+    config, earlier_runs = read(argv, Config)
+    validate(config, planning=planning)
+    for text in remarks(config) if not planning else ():
+        print(f"[launcher] remark: {text}", flush=True)
     return earlier_runs
 
 
-def validate(config: Config) -> None:
+def validate(config: Config, *, planning: bool = False) -> None:
     """Raises `ValueError` with every problem (trains/gate.py); cheap enough to run before every launch."""
-    found = problems(config)
+    found = [text for text in problems(config) if not (planning and isinstance(text, Missing))]
     if found:
         raise ValueError("\n".join(found))

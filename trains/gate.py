@@ -7,7 +7,6 @@ are settings without effect, which are named and not refused.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llavaonevision1_5 import MODEL_TYPE
+from llavaonevision1_5.shards import read_json
 from llavaonevision1_5.shims import check_code
 from trains.host import allocation, qwen_vl
 from trains.limits import check_limits, value_of
@@ -32,6 +32,10 @@ DEAD_KEYS = {
     "sglang.enable_lora": "the servers get merged weights; actor.use_lora: true trains adapters",
     "rollout.dump_to_file": "rollouts.jsonl in the run's folder holds examples of every step",
 }
+
+
+class Missing(str):
+    """A problem that ends when a checkpoint or data arrive; a run can be planned without them."""
 
 
 def problems(config: Any) -> list[str]:
@@ -62,6 +66,17 @@ def remarks(config: Any) -> Iterator[str]:
             yield (
                 f"loss.eps_clip={loss.eps_clip}, loss.eps_clip_higher={loss.eps_clip_higher} have no effect: {plain}"
             )
+    try:
+        limits = read_json(Path(config.actor.path) / "preprocessor_config.json")
+    except (FileNotFoundError, ValueError):
+        return
+    of_folder = (limits.get("size") or {}).get("longest_edge") or limits.get("max_pixels")
+    given = config.train_dataset.max_pixels
+    if given is not None and of_folder is not None and given != of_folder:
+        yield (
+            f"train_dataset.max_pixels={given}, the checkpoint's own limit is {of_folder}: training shrinks images to "
+            f"{min(given, of_folder)} pixels; measure with the same limit"
+        )
 
 
 def _check_text(config: Any) -> Iterator[str]:
@@ -208,18 +223,22 @@ def _check_checkpoint(config: Any, key: str, path: str) -> Iterator[str]:
     model = Path(path)
     if not (model / "config.json").is_file():
         is_run = Path(config.cluster.fileroot) in model.parents
-        yield (
+        yield Missing(
             f"{key}={path!r}: there is no checkpoint (config.json) and no manifest of a run (run.json) in that "
             "folder" + ("; that run has to be trained first" if is_run else "")
         )
         return
+    try:
+        settings = read_json(model / "config.json")
+    except ValueError as error:
+        yield f"{key}={path!r}: {error}"
+        return
     if not (list(model.glob("*.safetensors")) or list(model.glob("*.bin"))):
-        yield f"{key}={path!r}: the folder holds no weights (*.safetensors)"
+        yield Missing(f"{key}={path!r}: the folder holds no weights (*.safetensors)")
     try:
         check_code(model)  # AReaL and the servers load with trust_remote_code
     except ValueError as error:
         yield f"{key}: {error}"
-    settings = json.loads((model / "config.json").read_text())
     longest = settings.get("text_config", settings).get("max_position_embeddings")
     limit = config.sglang.context_length
     if limit is not None and longest is not None and limit > longest:
@@ -233,12 +252,12 @@ def _check_data(key: str, path: Any) -> Iterator[str]:
     try:
         for part, _ in split_paths(path):
             if not data_files(part) and Path(part).parts[0] == "data":
-                yield f"{key}={part!r} does not exist (working directory: {Path.cwd()})"
+                yield Missing(f"{key}={part!r} does not exist (working directory: {Path.cwd()})")
     except FileNotFoundError as error:
         text = str(error)
         if text.startswith("no data at"):
             text = f"does not exist or holds no data (working directory: {Path.cwd()})"
-        yield f"{key}={path!r} {text}"
+        yield Missing(f"{key}={path!r} {text}")
     except ValueError as error:
         yield f"{key}: {error}"
 
@@ -285,10 +304,10 @@ def _check_engine(config: Any) -> Iterator[str]:
         )
     if config.actor.use_lora and "lm_head" in (config.actor.target_modules or []):
         yield "actor.target_modules holds lm_head: the output layer computes log-probabilities as a whole; leave it out"
-    settings = Path(config.actor.path) / "config.json"
-    if not settings.is_file():
+    try:
+        model_type = read_json(Path(config.actor.path) / "config.json").get("model_type")
+    except (FileNotFoundError, ValueError):  # _check_checkpoint says so
         return
-    model_type = json.loads(settings.read_text())["model_type"]
     if config.actor.attn_impl == "sdpa" and model_type not in (MODEL_TYPE, *qwen_vl.MODEL_TYPES):
         yield (
             f"actor.attn_impl='sdpa' lets packed sequences of model type {model_type!r} attend to each other; "

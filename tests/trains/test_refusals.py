@@ -12,7 +12,7 @@ from areal.api.cli_args import parse_cli_args, to_structured_cfg
 from omegaconf import OmegaConf
 
 from trains.config import Config, validate
-from trains.gate import problems, remarks
+from trains.gate import Missing, problems, remarks
 from trains.limits import CHOICES, NUMBERS
 
 CONFIG = str(Path(__file__).resolve().parents[2] / "configs/digits_cpu_stage1.yaml")
@@ -169,3 +169,31 @@ def test_options_without_effect_are_named_and_not_refused(changes, named, good):
     (found,) = remarks(changed(good, changes))
     assert found.startswith(named)
     assert list(remarks(changed(good, changes | {"actor.num_minibatches": 2}))) == []
+
+
+def test_unequal_limits_of_images_are_named(good):
+    (found,) = remarks(changed(good, {"train_dataset.max_pixels": 10_000}))
+    assert found.startswith("train_dataset.max_pixels=10000, the checkpoint's own limit is 50176: ")
+    assert "to 10000 pixels" in found
+    assert list(remarks(changed(good, {"train_dataset.max_pixels": 50_176}))) == []
+
+
+def test_a_broken_config_json_is_named_once(good, tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    for content, message in (
+        ('{"model_type": ', "config.json is not JSON"),
+        ("[]", "config.json holds a list"),
+    ):
+        (tmp_path / "config.json").write_text(content)
+        (found,) = problems(changed(good, {"actor.path": str(tmp_path)}))
+        assert message in found
+
+
+def test_what_is_only_missing_stops_a_run_and_no_plan(good):
+    absent = changed(good, {"actor.path": "./nowhere", "train_dataset.path": "./nothing"})
+    assert all(isinstance(text, Missing) for text in problems(absent))
+    validate(absent, planning=True)
+    with pytest.raises(ValueError, match=r"(?s)nowhere.*nothing"):
+        validate(absent)
+    with pytest.raises(ValueError, match=r"^seed=-1"):
+        validate(changed(absent, {"seed": -1}), planning=True)

@@ -142,7 +142,11 @@ def check_memory(plan: Plan) -> Iterator[Finding]:
 def check_checkpoint(plan: Plan) -> Iterator[Finding]:
     """Prepared for this code, an end token that it writes, and a finished stage before it."""
     config, folder = plan.config, Path(plan.config.actor.path)
-    if plan.model.model_type == "llavaonevision1_5" and "auto_map" not in plan.model_config:
+    if (
+        not plan.assumed_model
+        and plan.model.model_type == "llavaonevision1_5"
+        and "auto_map" not in plan.model_config
+    ):
         yield (
             True,
             f"actor.path={config.actor.path!r} has not been prepared; run: python -m utils.checkpoint prepare "

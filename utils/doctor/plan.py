@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.doctor import memory_model
+from llavaonevision1_5.shards import read_json
+from utils.doctor import known_models, memory_model
 from utils.doctor.machine import Machine
 from utils.doctor.model_sizes import Architecture
 
@@ -24,6 +24,7 @@ class Plan:
     here: Machine
     model: Architecture
     model_config: dict[str, Any]
+    assumed_model: str  # the published model that is planned with in place of a checkpoint; "" with one
     gpu_name: str  # "" without a GPU
     gpu_memory_bytes: float
     speed_name: str
@@ -49,8 +50,12 @@ class Plan:
 def make_plan(
     config: Any, here: Machine, *, gpu_memory_bytes: float | None = None, answer_tokens: int | None = None
 ) -> Plan:
-    """Raises ValueError or KeyError when the checkpoint's config.json describes no model that is known here."""
-    model_config = json.loads((Path(config.actor.path) / "config.json").read_text())
+    """Without a checkpoint the plan is that of the published model whose name `actor.path` holds.
+
+    Raises ValueError or KeyError when the checkpoint's config.json describes no model that is known here, LookupError
+    when there is neither a checkpoint nor such a name.
+    """
+    assumed, model_config = _model_config(config.actor.path)
     model = Architecture.from_config(model_config)
     generation, train = config.allocation.gen, config.allocation.train
     name = here.gpus[0].name if here.gpus else ""
@@ -94,6 +99,7 @@ def make_plan(
         here=here,
         model=model,
         model_config=model_config,
+        assumed_model=assumed,
         gpu_name=name,
         gpu_memory_bytes=memory,
         speed_name=speed_name,
@@ -134,6 +140,15 @@ def make_plan(
         ),
         load_bytes=0.0 if config.actor.fsdp.memory_efficient_load else loaded,
     )
+
+
+def _model_config(path: str) -> tuple[str, dict[str, Any]]:
+    if (Path(path) / "config.json").is_file():
+        return "", read_json(Path(path) / "config.json")
+    found = known_models.config_of(path)
+    if found is None:
+        raise LookupError(f"no plan: {path} names none of {', '.join(known_models.CONFIGS)}")
+    return found
 
 
 def _frozen(model: Architecture, actor: Any) -> int:

@@ -4,8 +4,9 @@
         [--gpu-memory GIB]      plan for GPUs of this size instead of those found here
         [--answer-tokens N]     mean answer that the time estimate assumes
 
-Prints problems (exit status 1), remarks, the memory of every role with its formula, and the time of a step. Nothing is
-started or written. What is checked: docs/gpu.md.
+Prints problems (exit status 1), what is missing (3, where that is all), remarks, the memory of every role with its
+formula, and the time of a step. A checkpoint that is not there yet is planned by the model that its path names. Nothing
+is started or written. What is checked: docs/gpu.md.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from utils.doctor import checks as doctor_checks
-from utils.doctor import config as doctor_config
 from utils.doctor import machine, memory_model
 from utils.doctor.plan import Plan, make_plan
 
@@ -24,38 +24,56 @@ GIB = memory_model.GIB
 
 @dataclass
 class Diagnosis:
-    """`problems` stop a run, `remarks` do not; `plan` is None when the configuration could not even be read."""
+    """`problems` and what is `missing` (checkpoint, data) stop a run, `remarks` do not; `plan` may be None."""
 
     problems: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     plan: Plan | None = None
+
+    @property
+    def status(self) -> int:
+        """Exit status: 1 for a problem, 3 where only files are missing, else 0."""
+        return 1 if self.problems else 3 if self.missing else 0
 
 
 def examine(
     argv: list[str],
-    here: machine.Machine,
+    here: machine.Machine | None = None,
     *,
     gpu_memory_bytes: float | None = None,
     answer_tokens: int | None = None,
 ) -> Diagnosis:
-    """All findings about `["--config", FILE, "key=value", ...]` on the machine `here`.
+    """All findings about `["--config", FILE, "key=value", ...]` on the machine `here` (default: this one).
 
     Checks that need an earlier one to pass are left out when it fails: one mistake gives one message.
     """
     diagnosis = Diagnosis()
-    config, problem = doctor_config.read_configuration(argv)
-    if problem is not None:
-        diagnosis.problems.append(problem)
-        return diagnosis
-    from trains.gate import problems, remarks
+    from trains.arguments import read
+    from trains.config import Config
+    from trains.gate import Missing, problems, remarks
 
-    diagnosis.problems += problems(config)
+    try:
+        config, _ = read(argv, Config)
+    except ValueError as error:
+        diagnosis.problems += str(error).splitlines()
+        return diagnosis
+    found = problems(config)
+    diagnosis.missing += [text for text in found if isinstance(text, Missing)]
+    diagnosis.problems += [text for text in found if not isinstance(text, Missing)]
     diagnosis.remarks += remarks(config)
     if diagnosis.problems:
         return diagnosis
+    here = here or machine.look(config.cluster.fileroot)
     try:
         plan = make_plan(config, here, gpu_memory_bytes=gpu_memory_bytes, answer_tokens=answer_tokens)
-    except (KeyError, ValueError) as error:
+    except KeyError as error:
+        diagnosis.problems.append(f"actor.path={config.actor.path!r}: config.json does not give {error}")
+        return diagnosis
+    except LookupError as error:
+        diagnosis.remarks.append(str(error))
+        return diagnosis
+    except ValueError as error:
         diagnosis.problems.append(f"actor.path={config.actor.path!r}: config.json: {error}")
         return diagnosis
     diagnosis.plan = plan
@@ -69,12 +87,15 @@ def report(diagnosis: Diagnosis) -> str:
     """The findings and the tables, as text."""
     parts = []
     if diagnosis.plan is not None:
+        if diagnosis.plan.assumed_model:
+            parts.append(f"planned with the sizes of {diagnosis.plan.assumed_model}, which the path names")
         parts.append(memory_table(diagnosis.plan))
         if not diagnosis.plan.is_cpu:
             parts.append(time_table(diagnosis.plan))
     parts += [f"remark: {text}" for text in diagnosis.remarks]
+    parts += [f"MISSING: {text}" for text in diagnosis.missing]
     parts += [f"PROBLEM: {text}" for text in diagnosis.problems]
-    if not diagnosis.problems:
+    if diagnosis.status == 0:
         parts.append("no problem found")
     return "\n".join(parts)
 
@@ -116,19 +137,16 @@ def time_table(plan: Plan) -> str:
     )
 
 
-def describe(argv: list[str]) -> str:
-    """What `--dry-run` of the launchers prints beside the processes."""
-    return report(examine(argv, machine.look(_fileroot(argv))))
+def describe(argv: list[str]) -> tuple[str, int]:
+    """What `--dry-run` of the launchers prints beside the processes, and the exit status."""
+    diagnosis = examine(argv)
+    return report(diagnosis), diagnosis.status
 
 
 def problems_here(argv: list[str]) -> list[str]:
     """What stops a run with these arguments on this machine; the local launcher asks before it starts anything."""
-    return examine(argv, machine.look(_fileroot(argv))).problems
-
-
-def _fileroot(argv: list[str]) -> str:
-    config, _ = doctor_config.read_configuration(argv)
-    return "." if config is None else config.cluster.fileroot
+    diagnosis = examine(argv)
+    return diagnosis.problems + diagnosis.missing
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -145,6 +163,6 @@ def main(argv: list[str] | None = None) -> int:
     options: dict[str, Any] = {"answer_tokens": known.answer_tokens}
     if known.gpu_memory is not None:
         options["gpu_memory_bytes"] = known.gpu_memory * GIB
-    diagnosis = examine(arguments, machine.look(_fileroot(arguments)), **options)
+    diagnosis = examine(arguments, **options)
     print(report(diagnosis))
-    return 1 if diagnosis.problems else 0
+    return diagnosis.status

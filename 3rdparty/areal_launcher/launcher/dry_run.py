@@ -28,8 +28,10 @@ class Process:
     command: str
 
 
-def describe(config: Any, argv: list[str], launcher: str) -> str:
-    """The resolved configuration, the processes, and the project's own estimate of memory where it has one."""
+def describe(config: Any, argv: list[str], launcher: str) -> tuple[str, int]:
+    """(text, exit status): the resolved configuration, the processes, and the project's own estimate of memory where it
+    has one, whose exit status it is then.
+    """
     plain, words = OmegaConf.to_container(config, resolve=True), argv
     if importlib.util.find_spec("utils.masking") is not None:
         masking = importlib.import_module("utils.masking")
@@ -41,8 +43,9 @@ def describe(config: Any, argv: list[str], launcher: str) -> str:
         parts.append(f"{process.name}: node {process.node}, GPU {devices}\n    {process.command}")
     if importlib.util.find_spec("utils.doctor.report") is not None:
         doctor = importlib.import_module("utils.doctor.report")
-        parts += ["# --- memory and time", doctor.describe(argv)]
-    return "\n".join(parts)
+        text, status = doctor.describe(argv)
+        return "\n".join([*parts, "# --- memory and time", text]), status
+    return "\n".join(parts), 0
 
 
 def processes(config: Any, argv: list[str], launcher: str) -> list[Process]:

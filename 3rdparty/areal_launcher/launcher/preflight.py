@@ -11,14 +11,21 @@ from typing import Any
 
 from areal.api.alloc_mode import _AllocationMode
 from areal.api.cli_args import parse_cli_args
+from areal.launcher import resolve_links
 from omegaconf import OmegaConf
 
 from llavaonevision1_5 import sglang_environment
 
-USAGE = (
-    "usage: python -m areal.launcher.{name} ENTRY.py --config CONFIG.yaml [--dry-run] [key=value ...]\n"
-    "example: python -m areal.launcher.{name} trains/grpo.py --config configs/digits_cpu_stage1.yaml seed=1"
-)
+USAGE = "usage: python -m areal.launcher.{} ENTRY.py --config FILE.yaml [--dry-run] [key=value ...]"
+HELP = """{usage}
+
+  ENTRY.py     the program of every trainer process, trains/grpo.py
+  --config     the configuration; every key is explained in configs/base.yaml
+  --dry-run    the resolved configuration, the processes, memory and time; starts nothing
+  key=value    overrides a key of the configuration; +key=value adds one that the file does not name
+
+example: python -m areal.launcher.{name} trains/grpo.py --config configs/digits_cpu_stage1.yaml seed=1
+exit status: the trainer's; 1 when a server died; 2 for a wrong configuration; 3 where a dry run misses files alone"""
 
 
 class ConfigurationError(Exception):
@@ -27,38 +34,37 @@ class ConfigurationError(Exception):
 
 def load(argv: list[str], launcher_name: str) -> tuple[Any, list[str]]:
     """Parse, check and prepare. Returns AReaL's `DictConfig` and the arguments for every process of the run. With
-    `--dry-run` describes the run and exits with 0.
+    `--dry-run` describes the run and exits with 0, or with 3 where a checkpoint or data are not there yet.
 
-    The entry script may bring a `config.py` beside it with a function `check(argv)` that raises `ValueError` for a
-    wrong setting; it runs here, so that a typing error costs seconds and not a model load. Overrides that it returns
-    are appended: what it has looked up (the checkpoint of an earlier run) is then the same in every process.
+    The entry script may bring a `config.py` beside it with a function `check(argv, planning=...)` that raises
+    `ValueError` for a wrong setting; it runs here, so that a typing error costs seconds and not a model load. While
+    planning it lets pass what is only missing. Overrides that it returns are appended: what it has looked up (the
+    checkpoint of an earlier run) is then the same in every process.
 
     Raises:
         ConfigurationError: naming the key, the value got and the value wanted.
     """
+    if {"-h", "--help"} & set(argv):
+        print(HELP.format(usage=USAGE.format(launcher_name), name=launcher_name))
+        raise SystemExit(0)
     dry_run, argv = "--dry-run" in argv, [word for word in argv if word != "--dry-run"]
-    if len(argv) < 3 or not argv[0].endswith(".py") or "--config" not in argv:
-        raise ConfigurationError(USAGE.format(name=launcher_name))
-    entry = Path(argv[0])
-    if not entry.is_file():
-        raise ConfigurationError(f"entry script {entry} does not exist (working directory: {Path.cwd()})")
+    mistake = _mistake(argv)
+    if mistake is not None:
+        raise ConfigurationError(f"{mistake}\n{USAGE.format(launcher_name)}")
     config_file = Path(argv[argv.index("--config") + 1])
-    if not config_file.is_file():
-        raise ConfigurationError(f"--config {config_file} does not exist (working directory: {Path.cwd()})")
 
     make_importable(Path.cwd())
+    resolve_links()
     try:
+        overrides = _run_entry_check(Path(argv[0]), argv, planning=dry_run)
+        argv = [*argv, *overrides]
         config, _ = parse_cli_args(argv)
         _check_allocation(config.allocation_mode)
-        overrides = _run_entry_check(entry, argv)
-        if overrides:
-            argv = [*argv, *overrides]
-            config, _ = parse_cli_args(argv)
     except ConfigurationError:
         raise
     except Exception as error:  # hydra and omegaconf raise their own classes for a bad key or value
         raise ConfigurationError(f"{config_file}: {str(error).strip()}") from error
-    if launcher_name == "local":
+    if launcher_name == "local" and not dry_run:
         _check_machine(argv, config_file)
     _tell_servers_of_the_model(config)
     if overrides:
@@ -66,10 +72,33 @@ def load(argv: list[str], launcher_name: str) -> tuple[Any, list[str]]:
     if dry_run:
         from areal.launcher.dry_run import describe
 
-        print(describe(config, argv, launcher_name))
-        raise SystemExit(0)
+        text, status = describe(config, argv, launcher_name)
+        print(text)
+        raise SystemExit(status)
     prepare_directories(config)
     return config, argv
+
+
+def _mistake(argv: list[str]) -> str | None:
+    """What is wrong with the words themselves."""
+    if not argv or not argv[0].endswith(".py"):
+        return (
+            f"the first word is {argv[0]!r}, wanted an entry script" if argv else "nothing to run was named"
+        )
+    if not Path(argv[0]).is_file():
+        return f"entry script {argv[0]} does not exist (working directory: {Path.cwd()})"
+    options = [word for word in argv if word.startswith("-") and word != "--config"]
+    if options:
+        return f"unknown option {options[0]}"
+    if "--config" not in argv[:-1]:
+        return "no --config FILE was given"
+    position = argv.index("--config") + 1
+    if not Path(argv[position]).is_file():
+        return f"--config {argv[position]} does not exist (working directory: {Path.cwd()})"
+    words = [
+        word for word in argv[1 : position - 1] + argv[position + 1 :] if "=" not in word and word[0] != "~"
+    ]
+    return f"{words[0]!r} is no override; wanted key=value" if words else None
 
 
 def make_importable(root: Path) -> None:
@@ -114,11 +143,11 @@ def _check_allocation(allocation_mode: str) -> None:
         ) from error
 
 
-def _run_entry_check(entry: Path, argv: list[str]) -> list[str]:
+def _run_entry_check(entry: Path, argv: list[str], *, planning: bool) -> list[str]:
     beside = entry.with_name("config.py")
     if not beside.is_file():
         return []
     parts = beside.resolve().relative_to(Path.cwd().resolve()).with_suffix("").parts
     module = importlib.import_module(".".join(parts))
     check = getattr(module, "check", None)
-    return [] if check is None else check(argv) or []
+    return [] if check is None else check(argv, planning=planning) or []

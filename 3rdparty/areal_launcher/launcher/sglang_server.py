@@ -15,6 +15,7 @@ import urllib.request
 from areal.api.cli_args import SGLangConfig, get_py_cmd
 from areal.infra.launcher import sglang_server
 from areal.infra.platforms import current_platform
+from areal.launcher import resolve_links
 
 READY_POLL_SECONDS = 0.5
 
@@ -27,6 +28,7 @@ def main() -> None:
         if not current_platform.device_control_env_var:
             current_platform.device_control_env_var = "AREAL_CPU_SLOTS"
         _use_cpu_server()
+    resolve_links()
     sglang_server.main(sys.argv[1:])
 
 

@@ -6,94 +6,14 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from areal.launcher import preflight
 
 from llavaonevision1_5 import sglang_environment
+from tests.utils.doctor.machines import FILES, GIB, ROOT, machine_for, node
 from utils.doctor import machine
 from utils.doctor import report as doctor
-
-ROOT = Path(__file__).resolve().parents[3]
-FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml") if path.stem != "base")
-GIB = 2**30
-SIZES = {"8b": (4096, 12288), "4b": (2560, 9728)}
-
-
-def node(num_gpus=8, gigabytes=80, name="NVIDIA H100 80GB HBM3"):
-    """A machine with the GPU profile installed."""
-    pins = machine.pinned_versions("gpu")
-    return machine.Machine(
-        gpus=tuple(machine.Gpu(name, gigabytes * GIB) for _ in range(num_gpus)),
-        driver="570.86.10",
-        host_memory_bytes=1024 * GIB,
-        free_disk_bytes=2000 * GIB,
-        versions={name: pins[name] for name in (*machine.PINNED, "flash-attn")},
-    )
-
-
-def without_gpu():
-    pins = machine.pinned_versions("cpu")
-    return machine.Machine(
-        host_memory_bytes=24 * GIB, free_disk_bytes=50 * GIB, versions={n: pins[n] for n in machine.PINNED}
-    )
-
-
-@pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory, tiny_checkpoint):
-    """Folders with the config.json of each size and an empty weights file: the doctor reads no weights."""
-    root = tmp_path_factory.mktemp("sizes")
-    common = {"num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128}
-    configs = {
-        name: {
-            "model_type": "llavaonevision1_5",
-            "auto_map": {},
-            "text_config": {**common, "hidden_size": hidden, "intermediate_size": ffn, "vocab_size": 151936},
-            "vision_config": {},
-        }
-        for name, (hidden, ffn) in SIZES.items()
-    }
-    configs["3b"] = {
-        "model_type": "qwen2_5_vl", "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36,
-        "num_attention_heads": 16, "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
-        "vision_config": {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420},
-    }  # fmt: skip
-    for name, config in configs.items():
-        (root / name).mkdir()
-        (root / name / "config.json").write_text(json.dumps(config))
-        (root / name / "generation_config.json").write_text(json.dumps({"eos_token_id": [151645, 151643]}))
-        (root / name / "model.safetensors").write_bytes(b"")
-    return {**{name: root / name for name in configs}, "cpu": tiny_checkpoint}
-
-
-@pytest.fixture
-def arguments(checkpoints, tmp_path, monkeypatch):
-    """arguments(stem, *overrides): the doctor's arguments for a shipped file, its paths replaced by ones that exist."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    data = tmp_path / "data"
-    data.mkdir()
-    (data / "00000.parquet").touch()
-
-    def build(stem, *overrides):
-        size = next(name for name in checkpoints if name in stem)
-        words = ["--config", str(ROOT / "configs" / f"{stem}.yaml"), f"actor.path={checkpoints[size]}"]
-        words += [f"train_dataset.path={data}", f"cluster.fileroot={tmp_path}/runs"]
-        if "stage2" in stem:
-            words.append(f"train_dataset.mixture=[{{path: {data}, weight: 1.0}}]")
-        if "digits" in stem:
-            words.append(f"valid_dataset.path={data}")
-        return [*words, *overrides]
-
-    return build
-
-
-def machine_for(stem):
-    if "digits" in stem:
-        return without_gpu()
-    if "24gb" in stem:
-        return replace(node(1, 24, "NVIDIA GeForce RTX 4090"), host_memory_bytes=128 * GIB)
-    return replace(node(1), host_memory_bytes=128 * GIB) if "80gb" in stem else node()
 
 
 @pytest.mark.parametrize("stem", FILES)
@@ -116,7 +36,7 @@ BROKEN = {
     "left open": (["experiment_name=???"], r"experiment_name=\?\?\?: a value must be given"),
     "unknown key": (["+loss.eps_clipp=0.1"], r"loss\.eps_clipp is not a key.*did you mean loss\.eps_clip\?"),
     "misspelt override": (["loss.eps_klip=0.1"], r"loss\.eps_klip is not a key.*did you mean loss\.eps_clip"),
-    "key without plus": (["actor.fsdp.offload_params=true"], r"write \+actor\.fsdp\.offload_params=VALUE"),
+    "key without plus": (["actor.fsdp.offload_params=true"], r"write \+actor\.fsdp\.offload_params=true"),
     "wrong type": (["actor.optimizer.lr=fast"], r"actor\.optimizer\.lr: Value 'fast'"),
     "missing checkpoint": (["actor.path=./nowhere"], r"actor\.path='./nowhere': there is no checkpoint"),
     "stage 1 not trained": (
@@ -164,8 +84,9 @@ def test_a_mistake_gives_its_one_message(name, arguments, monkeypatch):
     monkeypatch.chdir(ROOT)
     overrides, message = BROKEN[name]
     diagnosis = doctor.examine(arguments(BASE, *FITS, *overrides), node())
-    assert len(diagnosis.problems) == 1, diagnosis.problems
-    assert re.search(message, diagnosis.problems[0]), diagnosis.problems[0]
+    (found,) = diagnosis.problems + diagnosis.missing
+    assert re.search(message, found), found
+    assert diagnosis.status == (3 if "missing" in name or "not trained" in name else 1)
 
 
 def test_sdpa_is_for_models_whose_packed_sequences_are_kept_apart(arguments, tmp_path):
@@ -218,7 +139,7 @@ def test_stage_2_before_and_after_stage_1_has_finished(arguments, checkpoints, t
     stem = "llavaov15-4b_stage2_grpo"
     words = [word for word in arguments(stem, *FITS) if not word.startswith("actor.path=")]
     run = tmp_path / "runs" / "llavaov15-4b-stage1" / "trial0"
-    (diagnosis,) = doctor.examine(words, node()).problems
+    (diagnosis,) = doctor.examine(words, node()).missing
     assert diagnosis.startswith(f"actor.path='{run}'")
     assert diagnosis.endswith("that run has to be trained first")
 
@@ -328,10 +249,3 @@ def test_the_dry_run_is_a_command_that_starts_nothing(arguments, tmp_path):
     assert "trainer rank 0: node 0" in result.stdout
     assert "[launcher] started" not in result.stdout
     assert not (tmp_path / "runs").exists()
-
-
-def test_the_dry_run_refuses_what_a_launch_refuses(arguments, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    words = arguments("digits_cpu_stage1", "actor.path=./nowhere", "--dry-run")
-    with pytest.raises(preflight.ConfigurationError, match=r"actor\.path='./nowhere'"):
-        preflight.load(["trains/grpo.py", *words], "local")
