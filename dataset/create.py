@@ -9,13 +9,15 @@ generation, the manifest and report.html. docs/curation.md explains the rules an
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from dataset.curate.flags import make_parser, settings_from
-from dataset.curate.journal import JournalError
+from dataset.curate.journal import Journal, JournalError
 from dataset.curate.pool import NoWorkersLeft
 from dataset.curate.run import curate, resolve_auto
 from dataset.sources import SOURCES, SourceError
 from reward.types import Unavailable
+from utils.command_line import check_model, check_output
 
 
 def list_sources() -> str:
@@ -42,17 +44,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         settings = settings_from(args, arguments)
+        check_output(settings.output_dir, "--output-dir")
         if settings.measure:
+            check_model(settings.model_name, "--model-name")
             settings = resolve_auto(settings)
-    except (SourceError, ValueError) as error:
+    except (SourceError, ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     try:
         return curate(settings)
     except (SourceError, JournalError, NoWorkersLeft, FileNotFoundError, Unavailable) as error:
         print(f"error: {error}", file=sys.stderr)
-        if settings.journal_path.exists() and not isinstance(error, JournalError):
+        if not isinstance(error, JournalError) and _has_rows(settings.journal_path):
             print("what was measured is safe: continue with --incremental", file=sys.stderr)
         return 1
+
+
+def _has_rows(journal: Path) -> bool:
+    """Whether anything but the settings has been written."""
+    return journal.exists() and any(
+        record.header["kind"] != "settings" for _, record in Journal(journal, read_only=True).records()
+    )
 
 
 if __name__ == "__main__":

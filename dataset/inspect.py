@@ -5,7 +5,6 @@ with ``--html FILE`` writes a self-contained page of samples with their images. 
 were found.
 """
 
-import argparse
 import html
 import sys
 from collections import Counter
@@ -22,6 +21,7 @@ from dataset.prompts import render_problem
 from dataset.shards import RowReader, open_rows
 from llavaonevision1_5.shims import check_code
 from utils.columns import parse_columns
+from utils.command_line import Parser, check_model, check_output
 from utils.sample import Sample
 
 NUM_BINS = 10
@@ -145,9 +145,7 @@ def _length(sample: Sample, sizes: Any, processor: Any) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description="Counts, lengths, schema problems and sample pages of curated data."
-    )
+    parser = Parser(description="Counts, lengths, schema problems and sample pages of curated data.")
     parser.add_argument("path", help="shard, directory, glob or Hub name")
     parser.add_argument(
         "--processor", help="checkpoint whose processor counts tokens (default: count characters)"
@@ -164,13 +162,15 @@ def main() -> int:
     )
     args = parser.parse_args()
     processor = None
-    if args.processor:
-        from transformers import AutoProcessor
-
-        processor = AutoProcessor.from_pretrained(
-            args.processor, trust_remote_code=check_code(args.processor)
-        )
     try:
+        if args.html:
+            check_output(Path(args.html).parent, "--html")
+        if args.processor:
+            check_model(args.processor, "--processor")
+            trusted = check_code(args.processor)
+            from transformers import AutoProcessor
+
+            processor = AutoProcessor.from_pretrained(args.processor, trust_remote_code=trusted)
         reader = open_rows(args.path, columns=parse_columns(args.columns))
     except (FileNotFoundError, ValueError) as error:
         print(error, file=sys.stderr)
@@ -178,6 +178,7 @@ def main() -> int:
     found = inspect_rows(reader, processor, decode=args.decode)
     print(render_text(found, reader.name))
     if args.html:
+        Path(args.html).parent.mkdir(parents=True, exist_ok=True)
         Path(args.html).write_text(render_html(found, reader, args.num_samples), encoding="utf-8")
         print(f"page of samples: {args.html}")
     return 1 if found.problems else 0

@@ -5,6 +5,8 @@ import json
 import sys
 from pathlib import Path
 
+from utils.command_line import Parser
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
@@ -22,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m reward", description=__doc__)
+    parser = Parser(prog="python -m reward", description=__doc__)
     commands = parser.add_subparsers(required=True)
 
     explain = commands.add_parser("explain", help="show how one completion comes to its score")

@@ -7,7 +7,6 @@ are settings without effect, which are named and not refused.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from llavaonevision1_5.shims import check_code
 from trains.host import allocation, qwen_vl
 from trains.limits import check_limits, value_of
 from utils import loss_options
+from utils.command_line import unwritable
 from utils.tables import data_files, split_paths
 
 SERVER_RESERVE = 8  # SGLang refuses prompt + answer that come closer than this to its context length
@@ -251,8 +251,7 @@ def _check_checkpoint(config: Any, key: str, path: str) -> Iterator[str]:
 def _check_data(key: str, path: Any) -> Iterator[str]:
     try:
         for part, _ in split_paths(path):
-            if not data_files(part) and Path(part).parts[0] == "data":
-                yield Missing(f"{key}={part!r} does not exist (working directory: {Path.cwd()})")
+            data_files(part)
     except FileNotFoundError as error:
         text = str(error)
         if text.startswith("no data at"):
@@ -263,10 +262,8 @@ def _check_data(key: str, path: Any) -> Iterator[str]:
 
 
 def _check_writable(key: str, folder: str) -> Iterator[str]:
-    place = Path(folder).absolute()
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK):
+    place = unwritable(folder)
+    if place is not None:
         yield f"{key}={folder!r}: {place} cannot be written to; name a folder that can"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.columns import columns_faults, curated
+from utils.command_line import is_hub_name
 from utils.files import parquet_rows
 
 KINDS = {
@@ -48,7 +49,7 @@ def data_files(path: str) -> list[Path]:
         found = [Path(file) for file in sorted(glob.glob(path, recursive=True))]
     elif os.path.isfile(path):
         found = [Path(path)]
-    elif path.startswith((".", "/", "~")) or path.endswith(tuple(KINDS)) or path.count("/") != 1:
+    elif path.endswith(tuple(KINDS)) or not is_hub_name(path):
         found = []
     else:
         return []  # on the Hub
@@ -68,7 +69,12 @@ def load_table(files: Sequence[Path | str], split: str = "train") -> Any:
     if isinstance(files[0], Path):
         kind, names = KINDS[files[0].suffix], [str(file) for file in files]
         return datasets.load_dataset(kind, data_files=names, split="train").with_format("arrow")
-    return datasets.load_dataset(files[0], split=split).with_format("arrow")
+    try:
+        return datasets.load_dataset(files[0], split=split).with_format("arrow")
+    except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
+        raise FileNotFoundError(
+            f"no data at {files[0]!r}: no folder of that name here, and on the Hub {error}"
+        ) from error
 
 
 def table_rows(path: str, columns: Mapping[str, str], wanted: Sequence[str]) -> Iterator[dict[str, Any]]:

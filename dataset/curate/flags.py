@@ -14,6 +14,7 @@ from dataset.prompts import PromptConfig
 from dataset.sources import Location, Source, get_source
 from dataset.sources.generic import read_column_map
 from reward.settings import DEFAULT_SETTINGS, read_settings
+from utils.command_line import Parser
 from utils.run_manifest import checkpoint_of
 from utils.sample import PROMPT_TYPES
 
@@ -22,7 +23,7 @@ DEFAULTS = {item: field.default for item, field in Settings.__dataclass_fields__
 
 def make_parser(description: str) -> argparse.ArgumentParser:
     """The command line; defaults come from `Settings`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m dataset.create",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,

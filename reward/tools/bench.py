@@ -7,7 +7,6 @@ that format and boxes in the thinking count too; the baseline computes accuracie
 compared as they go, so that a fast wrong answer is noticed.
 """
 
-import argparse
 import asyncio
 import json
 import os
@@ -20,6 +19,7 @@ from reward.settings import DEFAULT_SETTINGS
 from reward.spec import WEIGHTS
 from reward.tools import bench_baseline
 from reward.tools.bench_data import GROUP, STEP_MIX, Prompt, make_prompt, make_step
+from utils.command_line import Parser
 from utils.sample import SPATIAL_PROBLEM_TYPE, Sample
 
 KINDS = [*STEP_MIX, "ocrtext-long", "general-code"]
@@ -43,7 +43,7 @@ class Row(NamedTuple):
 
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; returns 0."""
-    parser = argparse.ArgumentParser(prog="python -m reward bench", description=__doc__.split("\n\n")[0])
+    parser = Parser(prog="python -m reward bench", description=__doc__.split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=3, help="measurements of which the median counts")
     parser.add_argument("--workers", type=int, default=2, help="worker processes of the pool")
     parser.add_argument(

@@ -16,11 +16,12 @@ from __future__ import annotations
 import argparse
 import sys
 
+from utils.command_line import Parser
 from utils.run_manifest import checkpoint_of
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m utils.checkpoint",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -15,6 +15,7 @@ import argparse
 from dataclasses import dataclass, field
 from typing import Any
 
+from utils.command_line import Parser
 from utils.doctor import checks as doctor_checks
 from utils.doctor import machine, memory_model
 from utils.doctor.plan import Plan, make_plan
@@ -150,7 +151,7 @@ def problems_here(argv: list[str]) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m utils.doctor",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from utils import run_manifest
+from utils.command_line import Parser, check_model, check_output
 
 MAX_PIXELS = 3_240_000  # of the recipe's evaluation
 MAX_NEW_TOKENS = {"fast": 1024, "thinking": 16384}
@@ -120,11 +121,10 @@ def name_of(task: str, mode: str) -> str:
     return f"{task}_{mode}"
 
 
-def command(tasks: list[str], mode: str, output: Path, *, gpus: int, batch_size: int) -> list[str]:
-    """The lmms-eval command of a run prepared in `output`. SGLang serves, as in training."""
-    arguments = {"model": output / "model", "tensor_parallel_size": gpus, "max_pixels": MAX_PIXELS}
+def command(tasks: list[str], mode: str, *, gpus: int, batch_size: int) -> list[str]:
+    """The arguments of Python that run lmms-eval in a prepared folder. SGLang serves, as in training."""
+    arguments = {"model": "model", "tensor_parallel_size": gpus, "max_pixels": MAX_PIXELS}
     return [
-        sys.executable,
         "-m",
         "lmms_eval",
         "--model",
@@ -132,14 +132,14 @@ def command(tasks: list[str], mode: str, output: Path, *, gpus: int, batch_size:
         "--model_args",
         ",".join(f"{key}={value}" for key, value in arguments.items()),
         "--include_path",
-        str(output / "tasks"),
+        "tasks",
         "--tasks",
         ",".join(name_of(task, mode) for task in tasks),
         "--batch_size",
         str(batch_size),
         "--log_samples",
         "--output_path",
-        str(output / "results"),
+        "results",
     ]
 
 
@@ -161,7 +161,10 @@ def task_folder(task: str) -> Path | None:
 def write_run(
     model: str, tasks: list[str], mode: str, output: Path, *, gpus: int = 1, batch_size: int = 64
 ) -> list[str]:
-    """Write model folder, task files and `command.sh` under `output`; returns the command."""
+    """Write model folder, task files and `command.sh` under `output`; returns what `command` gives.
+
+    The script names everything from its own folder, which may be moved, and runs `$PYTHON` (default: python).
+    """
     import yaml
 
     folder = output / "tasks"
@@ -176,10 +179,14 @@ def write_run(
         )
         (folder / f"{name_of(task, mode)}.yaml").write_text(text)
     make_model_folder(Path(model), output / "model", mode)
-    words = command(tasks, mode, output, gpus=gpus, batch_size=batch_size)
+    words = command(tasks, mode, gpus=gpus, batch_size=batch_size)
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment().items())
     script = output / "command.sh"
-    script.write_text(f"#!/usr/bin/env bash\nset -e\n{exports}{shlex.join(words)}\n")
+    script.write_text(
+        "#!/usr/bin/env bash\nset -e\n"
+        'cd "$(dirname "${BASH_SOURCE[0]}")"\n'
+        f'{exports}"${{PYTHON:-python}}" {shlex.join(words)}\n'
+    )
     script.chmod(0o755)
     (output / "evaluation.json").write_text(
         json.dumps({"model": model, "tasks": tasks, "mode": mode}, indent=2) + "\n"
@@ -266,14 +273,17 @@ def _run_command(argv: list[str]) -> int:
     parser.add_argument("--write-only", action="store_true", help="do not run the command")
     args = parser.parse_args(argv)
     model = run_manifest.checkpoint_of(args.model)
-    words = write_run(model, args.tasks, args.mode, args.output, gpus=args.gpus, batch_size=args.batch_size)
+    check_model(model)
+    check_output(args.output)
+    write_run(model, args.tasks, args.mode, args.output, gpus=args.gpus, batch_size=args.batch_size)
     print(f"wrote {args.output}/command.sh and {len(args.tasks)} task files")
     if args.write_only:
         return 0
     if importlib.util.find_spec("lmms_eval") is None:
         print("lmms-eval is not installed here: pip install lmms-eval, then run the script", file=sys.stderr)
         return 3
-    return subprocess.run(words, env={**os.environ, **environment()}, check=False).returncode
+    variables = {**os.environ, "PYTHON": sys.executable}
+    return subprocess.run(["bash", args.output / "command.sh"], env=variables, check=False).returncode
 
 
 def _compare_command(argv: list[str]) -> int:
@@ -300,7 +310,7 @@ def _compare_command(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
+    return Parser(
         prog="python -m utils.evaluate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

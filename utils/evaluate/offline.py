@@ -27,6 +27,7 @@ import numpy as np
 from reward.settings import DEFAULT_SETTINGS, read_settings
 from utils import run_manifest
 from utils.columns import parse_columns
+from utils.command_line import Parser, check_model, check_output
 from utils.passk import num_solved, pass_at_k
 from utils.sample import Sample
 
@@ -204,6 +205,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"evaluate.offline: --model {args.model}: {error}", file=sys.stderr)
         return 1
     try:
+        check_model(args.model)
+        check_output(args.output)
         rows = read_samples(args.data, args.max_samples, parse_columns(args.columns))
         args.output.mkdir(parents=True, exist_ok=True)
         with (args.output / "attempts.jsonl").open("w") as sink:
@@ -221,7 +224,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m utils.evaluate.offline",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,7 +1,9 @@
 """The lmms-eval run that is written, the table before and after, and the forgetting gate."""
 
 import json
+import os
 import subprocess
+from pathlib import Path
 
 import jinja2
 import pytest
@@ -25,10 +27,20 @@ def test_a_run_needs_no_editing(run_folder, tmp_path):
     assert override["generation_kwargs"]["max_new_tokens"] == 16384
     script = (run_folder / "command.sh").read_text()
     assert "--tasks docvqa_val_thinking,mmmu_val_thinking" in script
-    assert f"--include_path {run_folder}/tasks" in script
-    assert f"model={run_folder}/model" in script
+    assert str(run_folder) not in script, "the folder may be moved"
     assert "SGLANG_EXTERNAL_MODEL_PACKAGE" in script
-    subprocess.run(["bash", "-n", str(run_folder / "command.sh")], check=True)
+
+    moved = run_folder.rename(tmp_path / "moved")
+    (tmp_path / "python").write_text('#!/bin/sh\npwd\necho "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    ran = subprocess.run(
+        [moved / "command.sh"], cwd="/", env=environment, capture_output=True, text=True, check=True
+    )
+    place, words = ran.stdout.splitlines()
+    assert Path(place) == moved
+    assert words.startswith("-m lmms_eval --model sglang --model_args model=model,")
+    assert "--include_path tasks " in words
 
 
 def test_the_model_folder_asks_and_resizes_as_the_mode_wants(run_folder, tiny_checkpoint):
