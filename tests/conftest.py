@@ -1,6 +1,5 @@
 """Fixtures shared by several folders of tests: a tiny random checkpoint and the digits data, built once."""
 
-import json
 import logging
 import os
 import shutil
@@ -35,25 +34,11 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def published_checkpoint(tiny_checkpoint, tmp_path_factory) -> Path:
     """The same weights with the configuration and code of a published folder, which transformers 5 cannot load."""
-    from llavaonevision1_5 import shims
+    from llavaonevision1_5 import shims, tiny
 
     folder = tmp_path_factory.mktemp("checkpoint") / "published"
     shutil.copytree(tiny_checkpoint, folder)
-    config = json.loads((folder / "config.json").read_text())
-    config.pop("auto_map")
-    config["vocab_size"] = config["text_config"]["vocab_size"]
-    config["text_config"] |= {
-        "rope_theta": config["text_config"].pop("rope_parameters")["rope_theta"],
-        "rope_scaling": None,
-        "model_type": "LLaVAOneVision1_5_text",
-        "image_token_id": None,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "processor_config.json").unlink()
-    preprocessor = json.loads((folder / "preprocessor_config.json").read_text())
-    preprocessor.pop("auto_map")
-    preprocessor["processor_class"] = "Qwen2_5_VLProcessor"
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    tiny.to_published_layout(folder)
     for name in shims.FILES:
         (folder / name).write_text("raise ImportError('this code does not run on transformers 5')\n")
     return folder

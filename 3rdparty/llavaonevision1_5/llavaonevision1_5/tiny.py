@@ -7,6 +7,7 @@ byte's value, and the special tokens follow. An image of 56 x 56 pixels becomes 
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -163,3 +164,23 @@ def build_tiny_checkpoint(
     build_model(config, seed=seed).save_pretrained(path)
     build_processor(min_pixels=min_pixels, max_pixels=max_pixels).save_pretrained(path)
     return path
+
+
+def to_published_layout(folder: str | os.PathLike) -> None:
+    """Rewrite the configuration of a checkpoint folder of ours as published ones have it; weights and code stay."""
+    folder = Path(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("auto_map")
+    config["vocab_size"] = config["text_config"]["vocab_size"]
+    config["text_config"] |= {
+        "rope_theta": config["text_config"].pop("rope_parameters")["rope_theta"],
+        "rope_scaling": None,
+        "model_type": "LLaVAOneVision1_5_text",
+        "image_token_id": None,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "processor_config.json").unlink()
+    preprocessor = json.loads((folder / "preprocessor_config.json").read_text())
+    preprocessor.pop("auto_map")
+    preprocessor["processor_class"] = "Qwen2_5_VLProcessor"
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
