@@ -139,9 +139,11 @@ def time_table(plan: Plan) -> str:
 
 
 def describe(argv: list[str]) -> tuple[str, int]:
-    """What `--dry-run` of the launchers prints beside the processes, and the exit status."""
+    """What `--dry-run` of the launchers prints beside the processes, and the exit status: 2, as for every refusal of
+    theirs, 3 or 0.
+    """
     diagnosis = examine(argv)
-    return report(diagnosis), diagnosis.status
+    return report(diagnosis), 2 if diagnosis.problems else diagnosis.status
 
 
 def problems_here(argv: list[str]) -> list[str]:
