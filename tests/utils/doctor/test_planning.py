@@ -152,3 +152,13 @@ def test_a_virtual_environment_behind_a_link_reads_this_checkouts_configuration(
         for resolve in ("no", "yes")
     ]
     assert seeds == ["1", "2"]
+
+
+def test_a_dry_run_with_a_problem_exits_as_a_refusal_does(monkeypatch):
+    found = doctor.Diagnosis(problems=["key=1: wanted 2"], missing=["no checkpoint"])
+    monkeypatch.setattr(doctor, "examine", lambda argv: found)
+    text, status = doctor.describe(["--config", "any.yaml"])
+    assert "PROBLEM: key=1: wanted 2" in text and "MISSING: no checkpoint" in text
+    assert status == 2
+    found.problems.clear()
+    assert doctor.describe(["--config", "any.yaml"])[1] == 3
