@@ -158,7 +158,8 @@ def test_a_dry_run_with_a_problem_exits_as_a_refusal_does(monkeypatch):
     found = doctor.Diagnosis(problems=["key=1: wanted 2"], missing=["no checkpoint"])
     monkeypatch.setattr(doctor, "examine", lambda argv: found)
     text, status = doctor.describe(["--config", "any.yaml"])
-    assert "PROBLEM: key=1: wanted 2" in text and "MISSING: no checkpoint" in text
+    assert "PROBLEM: key=1: wanted 2" in text
+    assert "MISSING: no checkpoint" in text
     assert status == 2
     found.problems.clear()
     assert doctor.describe(["--config", "any.yaml"])[1] == 3
