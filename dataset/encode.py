@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from dataset.images import decode_image, resize_to_limits, smart_size, to_base64_png
-from dataset.prompts import DEFAULT_PROMPTS, PromptConfig, render_problem, to_messages
+from dataset.prompts import DEFAULT_PROMPTS, PromptConfig, frame, render_problem, to_messages
 from utils.sample import IMAGE_MARK, Sample
 
 DEFAULT_MIN_PIXELS = 56 * 56
@@ -147,32 +147,26 @@ def prompt_length_bound(
     """An upper bound of `prompt_length` without tokenising: a byte-level token covers at least one byte of
     text.
     """
-    body = render_problem(
-        sample.problem,
-        sample.prompt_type,
-        sample.problem_type,
-        sample.answer_type,
-        sample_id=sample.id,
-        config=prompts,
-    )
+    body = render_problem(sample, prompts)
     limits = image_limits(processor, max_pixels)
-    frame_bytes, image_bytes = _template_bytes(processor)
+    frame_bytes, image_bytes = _template_bytes(processor, prompts)
     num_bytes = len(body.encode()) - len(IMAGE_MARK) * len(image_sizes) + frame_bytes
     return num_bytes + sum(image_bytes + limits.num_tokens(*size) for size in image_sizes)
 
 
 @lru_cache(maxsize=8)
-def _template_bytes(processor: Any) -> tuple[int, int]:
-    """Bytes that the chat template adds around a user turn, and per image."""
+def _template_bytes(processor: Any, prompts: PromptConfig) -> tuple[int, int]:
+    """Bytes that the chat template and the layout's system message add around a user turn, and per image."""
+    before = frame("answer", config=prompts).messages
 
     def rendered(*parts: dict) -> int:
-        messages = [{"role": "user", "content": [*parts, {"type": "text", "text": "x"}]}]
+        messages = [*before, {"role": "user", "content": [*parts, {"type": "text", "text": "x"}]}]
         return len(
             processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True).encode()
         )
 
-    frame = rendered() - 1
-    return frame, rendered({"type": "image"}) - 1 - frame
+    around = rendered() - 1
+    return around, rendered({"type": "image"}) - 1 - around
 
 
 def _check_image_tokens(

@@ -17,7 +17,7 @@ import numpy as np
 from dataset.encode import prompt_length
 from dataset.images import ImageError, decode_image, resize_to_limits, to_base64_png
 from dataset.lengths import row_fault
-from dataset.prompts import render_problem
+from dataset.prompts import DEFAULT_PROMPTS, LAYOUTS, PromptConfig, render_problem
 from dataset.shards import RowReader, open_rows
 from llavaonevision1_5.shims import check_code
 from utils.columns import parse_columns
@@ -44,14 +44,20 @@ class Inspection:
     problems: list[str] = field(default_factory=list)  # "file, row N (id ...): column ...: ..."
 
 
-def inspect_rows(reader: RowReader, processor: Any = None, *, decode: bool = False) -> Inspection:
+def inspect_rows(
+    reader: RowReader,
+    processor: Any = None,
+    *,
+    decode: bool = False,
+    prompts: PromptConfig = DEFAULT_PROMPTS,
+) -> Inspection:
     """Count, measure and check every row; with `decode` every image is decoded as well, which takes a
     while.
     """
     found = Inspection(unit="characters" if processor is None else "tokens")
     seen: dict[str, int] = {}
     for position, row in enumerate(reader.iter_rows()):
-        length, fault = row_fault(row, lambda sample, sizes: _length(sample, sizes, processor))
+        length, fault = row_fault(row, lambda sample, sizes: _length(sample, sizes, processor, prompts))
         problems = [] if fault is None else [fault]
         if row.get("id") in seen:
             problems.append(f"column 'id': {row['id']!r} is also row {seen[row['id']]}")
@@ -85,12 +91,18 @@ def render_text(found: Inspection, name: str) -> str:
     return "\n".join(lines)
 
 
-def render_html(found: Inspection, reader: RowReader, num_samples: int, seed: int = 0) -> str:
+def render_html(
+    found: Inspection,
+    reader: RowReader,
+    num_samples: int,
+    seed: int = 0,
+    prompts: PromptConfig = DEFAULT_PROMPTS,
+) -> str:
     """A page with the report and a random choice of samples: images, the prompt as the model gets it, the
     answer.
     """
     chosen = np.random.default_rng(seed).permutation(len(reader))[:num_samples]
-    articles = [_article(reader.read(int(row))) for row in sorted(chosen)]
+    articles = [_article(reader.read(int(row)), prompts) for row in sorted(chosen)]
     title = html.escape(reader.name)
     report = html.escape(render_text(found, reader.name))
     return (
@@ -99,12 +111,10 @@ def render_html(found: Inspection, reader: RowReader, num_samples: int, seed: in
     )
 
 
-def _article(row: dict[str, Any]) -> str:
+def _article(row: dict[str, Any], prompts: PromptConfig) -> str:
     try:
         sample = Sample.from_row(row)
-        prompt = render_problem(
-            sample.problem, sample.prompt_type, sample.problem_type, sample.answer_type, sample_id=sample.id
-        )
+        prompt = render_problem(sample, prompts)
         images = "".join(_image_tag(image, sample.id) for image in sample.images)
     except (KeyError, TypeError, ValueError) as error:
         name, reason = html.escape(str(row.get("id"))), html.escape(str(error))
@@ -136,12 +146,10 @@ def _image_problems(sample: Sample) -> list[str]:
     return problems
 
 
-def _length(sample: Sample, sizes: Any, processor: Any) -> int:
+def _length(sample: Sample, sizes: Any, processor: Any, prompts: PromptConfig) -> int:
     if processor is None:
-        return len(
-            render_problem(sample.problem, sample.prompt_type, sample.problem_type, sample.answer_type)
-        )
-    return prompt_length(processor, sample, sizes)
+        return len(render_problem(sample, prompts))
+    return prompt_length(processor, sample, sizes, prompts=prompts)
 
 
 def main() -> int:
@@ -160,8 +168,11 @@ def main() -> int:
     parser.add_argument(
         "--columns", nargs="*", default=[], metavar="FIELD=COLUMN", help="names and constants of foreign data"
     )
+    parser.add_argument(
+        "--layout", choices=LAYOUTS, default=DEFAULT_PROMPTS.layout, help="of prompts (default: %(default)s)"
+    )
     args = parser.parse_args()
-    processor = None
+    processor, prompts = None, PromptConfig(layout=args.layout)
     try:
         if args.html:
             check_output(Path(args.html).parent, "--html")
@@ -175,11 +186,12 @@ def main() -> int:
     except (FileNotFoundError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    found = inspect_rows(reader, processor, decode=args.decode)
+    found = inspect_rows(reader, processor, decode=args.decode, prompts=prompts)
     print(render_text(found, reader.name))
     if args.html:
         Path(args.html).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.html).write_text(render_html(found, reader, args.num_samples), encoding="utf-8")
+        page = render_html(found, reader, args.num_samples, prompts=prompts)
+        Path(args.html).write_text(page, encoding="utf-8")
         print(f"page of samples: {args.html}")
     return 1 if found.problems else 0
 

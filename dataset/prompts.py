@@ -1,4 +1,4 @@
-"""Every prompt text of the project. Training, curation, warm start and evaluation all render through here.
+"""Every prompt text of the project and its place. Training, curation, warm start and evaluation render through here.
 
 The two instructions are those of the LLaVA-OneVision-1.5-RL recipe; the other thinking prompts ask for the
 same two tags in other words (V-Triune samples from a pool of such prompts so that the skill does not hang on
@@ -28,6 +28,12 @@ THINKING_PROMPTS = (
 SPATIAL_SUFFIX = (
     "In your thinking, first give the (x, y, x, y) coordinates of each object that matters for the question."
 )
+SPATIAL_REQUEST = "First give the (x, y, x, y) coordinates of each object that matters for the question."
+RELEASE_SYSTEM = "You are a helpful AI assistant."
+LAYOUTS = (
+    "recipe",
+    "release",
+)  # the instruction behind the problem; as the public release: before it, see `frame`
 FORMAT_GUIDANCE = {
     "multiple-choice": "Answer with the letter of the correct option.",
     "number": "Answer with a single number.",
@@ -46,11 +52,14 @@ FORMAT_GUIDANCE = {
 class PromptConfig:
     """How prompts are worded; part of a run's configuration, the same for curation and training."""
 
+    layout: str = "recipe"  # one of LAYOUTS
     num_thinking_prompts: int = 1  # size of the pool in use; 1 is the recipe's own prompt for every sample
     format_guidance: bool = False  # append the line of FORMAT_GUIDANCE for the sample's answer type
     seed: int = 219  # of the choice of a thinking prompt per sample
 
     def __post_init__(self) -> None:
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"layout: got {self.layout!r}, wanted one of {', '.join(LAYOUTS)}")
         if not 1 <= self.num_thinking_prompts <= len(THINKING_PROMPTS):
             raise ValueError(
                 f"num_thinking_prompts: got {self.num_thinking_prompts}, wanted 1 to {len(THINKING_PROMPTS)}"
@@ -68,39 +77,63 @@ def thinking_prompt(sample_id: str, config: PromptConfig = DEFAULT_PROMPTS) -> s
     return THINKING_PROMPTS[int.from_bytes(digest[:8], "big") % config.num_thinking_prompts]
 
 
-def render_problem(
-    problem: str,
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What stands around a problem."""
+
+    system: str | None  # None: the chat template's own
+    before: str
+    after: str
+
+    @property
+    def messages(self) -> list[dict]:
+        """Those that come before the user's turn."""
+        if self.system is None:
+            return []
+        return [{"role": "system", "content": [{"type": "text", "text": self.system}]}]
+
+
+def frame(
     prompt_type: str,
     problem_type: str = "",
     answer_type: str = "",
     *,
     sample_id: str = "",
     config: PromptConfig = DEFAULT_PROMPTS,
-) -> str:
-    """The problem followed by its instruction on a new line; image marks stay where they are.
+) -> Frame:
+    """The instruction in its place. `recipe`: behind the problem on a line of its own; guidance comes first, and a
+    spatial problem asks for coordinates where the model is to think. `release`: a system message, and before the
+    problem the instruction, guidance, and for any spatial problem the request for coordinates.
 
     Raises ``ValueError`` for an unknown prompt type.
-
-    >>> render_problem("<image>Which digit is this?", "answer")
-    '<image>Which digit is this?\\nPut ONLY your final answer within <answer></answer>.'
     """
     if prompt_type not in PROMPT_TYPES:
         raise ValueError(f"sample {sample_id}: prompt_type is {prompt_type!r}, wanted one of {PROMPT_TYPES}")
-    instructions = []
-    if config.format_guidance and answer_type in FORMAT_GUIDANCE:
-        instructions.append(FORMAT_GUIDANCE[answer_type])
-    if prompt_type == "think":
-        instructions.append(thinking_prompt(sample_id, config))
-        if problem_type == SPATIAL_PROBLEM_TYPE:
-            instructions.append(SPATIAL_SUFFIX)
-    else:
-        instructions.append(ANSWER_PROMPT)
-    return f"{problem}\n{' '.join(instructions)}"
+    is_thinking, is_spatial = prompt_type == "think", problem_type == SPATIAL_PROBLEM_TYPE
+    instruction = thinking_prompt(sample_id, config) if is_thinking else ANSWER_PROMPT
+    guidance = (
+        [FORMAT_GUIDANCE[answer_type]] if config.format_guidance and answer_type in FORMAT_GUIDANCE else []
+    )
+    if config.layout == "release":
+        request = [SPATIAL_REQUEST] if is_spatial else []
+        return Frame(RELEASE_SYSTEM, " ".join([instruction, *guidance, *request]) + "\n", "")
+    request = [SPATIAL_SUFFIX] if is_spatial and is_thinking else []
+    return Frame(None, "", "\n" + " ".join([*guidance, instruction, *request]))
+
+
+def render_problem(sample: Sample, config: PromptConfig = DEFAULT_PROMPTS) -> str:
+    """The user's turn as text: the problem, image marks where they are, within its `frame`.
+
+    >>> render_problem(sample_of("<image>Which digit is this?"))
+    '<image>Which digit is this?\\nPut ONLY your final answer within <answer></answer>.'
+    """
+    around = _frame_of(sample, config)
+    return f"{around.before}{sample.problem}{around.after}"
 
 
 def to_messages(sample: Sample, config: PromptConfig = DEFAULT_PROMPTS) -> list[dict]:
-    """Chat messages of a sample: one user turn of ``{"type": "image"}`` and ``{"type": "text", "text":
-    ...}`` parts.
+    """Chat messages of a sample: the layout's system message, if it has one, and one user turn of ``{"type": "image"}``
+    and ``{"type": "text", "text": ...}`` parts.
 
     Raises ``ValueError`` when the number of image marks differs from the number of images.
     """
@@ -109,18 +142,16 @@ def to_messages(sample: Sample, config: PromptConfig = DEFAULT_PROMPTS) -> list[
         raise ValueError(
             f"sample {sample.id}: {num_marks} {IMAGE_MARK} marks but {len(sample.images)} images"
         )
-    text = render_problem(
-        sample.problem,
-        sample.prompt_type,
-        sample.problem_type,
-        sample.answer_type,
-        sample_id=sample.id,
-        config=config,
-    )
     parts: list[dict] = []
-    for position, piece in enumerate(text.split(IMAGE_MARK)):
+    for position, piece in enumerate(render_problem(sample, config).split(IMAGE_MARK)):
         if position > 0:
             parts.append({"type": "image"})
         if piece:
             parts.append({"type": "text", "text": piece})
-    return [{"role": "user", "content": parts}]
+    return [*_frame_of(sample, config).messages, {"role": "user", "content": parts}]
+
+
+def _frame_of(sample: Sample, config: PromptConfig) -> Frame:
+    return frame(
+        sample.prompt_type, sample.problem_type, sample.answer_type, sample_id=sample.id, config=config
+    )

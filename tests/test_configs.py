@@ -107,3 +107,11 @@ def test_stages_differ_only_in_what_must_differ():
             "a small share of rehearsal"
         )
         assert (one.loss, one.gconfig.n_samples, one.seed) == (two.loss, two.gconfig.n_samples, two.seed)
+
+
+@pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: path.stem)
+def test_the_published_models_get_the_prompts_and_images_they_were_made_with(path):
+    config = load(path)
+    is_published = path.stem.startswith("llavaov15")
+    assert config.prompts.layout == ("release" if is_published else "recipe")
+    assert (config.train_dataset.max_pixels == 512 * 512) == is_published

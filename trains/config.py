@@ -23,6 +23,7 @@ from areal.api.cli_args import (
 )
 from areal.utils.stats_logger import StatsLogger
 
+from dataset.prompts import DEFAULT_PROMPTS, PromptConfig
 from reward.settings import RewardSettings, make_settings
 from trains.arguments import read
 from trains.gate import Missing, problems, remarks
@@ -121,15 +122,26 @@ class RewardConfig:
 
 
 @dataclass
+class PromptsConfig:
+    """How prompts are worded and laid out (see `dataset/prompts.py`)."""
+
+    layout: str = DEFAULT_PROMPTS.layout
+    num_thinking_prompts: int = DEFAULT_PROMPTS.num_thinking_prompts
+    format_guidance: bool = DEFAULT_PROMPTS.format_guidance
+
+    def settings(self, seed: int) -> PromptConfig:
+        """What prompts are rendered by; `seed` draws a thinking prompt per sample."""
+        return PromptConfig(**asdict(self), seed=seed)
+
+
+@dataclass
 class TrainDataConfig(TrainDatasetConfig):
-    """Where the prompts come from and how they are worded (see `dataset/loader.py`)."""
+    """Where the prompts come from (see `dataset/loader.py`)."""
 
     mixture: list[dict[str, Any]] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
     max_bad_share: float = 0.01
     max_pixels: int | None = None
-    num_thinking_prompts: int = 1
-    format_guidance: bool = False
 
 
 @dataclass
@@ -152,6 +164,7 @@ class Config(BaseExperimentConfig):
     ref: ReferenceConfig = field(default_factory=ReferenceConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
+    prompts: PromptsConfig = field(default_factory=PromptsConfig)
     train_dataset: TrainDataConfig = field(default_factory=TrainDataConfig)
     valid_dataset: EvalDataConfig | None = None
 

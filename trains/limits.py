@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from dataset.prompts import LAYOUTS, THINKING_PROMPTS
+
 Limit = tuple[str, Callable[[Any], bool], str]  # dotted keys, test of the value, what is wanted
 
 
@@ -34,6 +36,11 @@ NUMBERS: tuple[Limit, ...] = (
     ("train_dataset.batch_size rollout.consumer_batch_size", _at_least(1), "1 or more"),
     ("train_dataset.max_length valid_dataset.max_length", _at_least(1), "1 or more tokens, or null"),
     ("train_dataset.max_pixels", _at_least(28 * 28), "784 (one image token) or more, or null"),
+    (
+        "prompts.num_thinking_prompts",
+        _between(1, len(THINKING_PROMPTS)),
+        f"1 (the recipe's own) to {len(THINKING_PROMPTS)}",
+    ),
     ("train_dataset.num_workers", _at_least(0), "0 or more"),
     ("train_dataset.max_bad_share", _between(0, 1), "a share, 0 to 1"),
     ("valid_dataset.max_samples", _at_least(1), "1 or more, or null for all"),
@@ -78,6 +85,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "actor.optimizer_dtype": ("bfloat16", "float32"),
     "actor.attn_impl": ("flash_attention_2", "sdpa"),
     "actor.weight_update_mode": ("xccl", "disk"),
+    "prompts.layout": LAYOUTS,
     "recover.mode": ("on", "auto", "off", "disabled"),
     "stats_logger.wandb.mode": ("online", "offline", "disabled", "shared"),
     "cluster.name_resolve.type": ("nfs", "etcd3", "ray"),

@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,7 @@ class Report:
             "experiment_name": config.experiment_name,
             "trial_name": config.trial_name,
             "started_from": config.actor.path,
+            "prompts": asdict(config.prompts.settings(config.seed)),  # for evaluation of this run
             "checkpoint": checkpoint,
             "logs": self.run.stats_logger.get_log_path(config.stats_logger),
             "total_steps": self.run.total_steps,

@@ -18,7 +18,6 @@ from areal.utils.stats_logger import StatsLogger
 import dataset.loader
 from dataset.loader import create_dataloader
 from dataset.media_tokens import media_token_ids
-from dataset.prompts import PromptConfig
 from reward.pool import RewardPool
 from trains.actor import VisionActor
 from trains.config import Config
@@ -112,10 +111,7 @@ def build(config: Config) -> Run:
         let_be_heard(dataset.loader.logger)
 
     processor, _ = load_hf_processor_and_tokenizer(config.actor.path)
-    data = config.train_dataset
-    prompts = PromptConfig(
-        num_thinking_prompts=data.num_thinking_prompts, format_guidance=data.format_guidance, seed=config.seed
-    )
+    data, prompts = config.train_dataset, config.prompts.settings(config.seed)
     shared = {"rank": rank, "world_size": world_size, "seed": config.seed, "prompts": prompts}
     train_dataloader = create_dataloader(
         data.mixture or data.path,

@@ -67,6 +67,18 @@ def checkpoint_of(path: str | os.PathLike) -> str:
     )
 
 
+def prompts_of(path: str | os.PathLike) -> dict[str, Any] | None:
+    """The prompt settings that the run at `path` was trained with: its folder, its manifest or a checkpoint in its
+    folder. None where no run is known. Raises ValueError for a manifest that cannot be read.
+    """
+    folder = Path(path)
+    for place in (folder, folder.parent):
+        manifest = place if place.name == MANIFEST else place / MANIFEST
+        if manifest.is_file():
+            return _read(manifest).get("prompts")
+    return None
+
+
 def _read(manifest: Path) -> dict[str, Any]:
     if not manifest.is_file():
         raise ValueError(f"there is no {manifest}; that run has to be trained first")

@@ -10,7 +10,7 @@ from dataset.curate.rules import rule_for
 from dataset.curate.sampling import SAMPLING_MODES
 from dataset.curate.server import split_addresses
 from dataset.curate.settings import Settings
-from dataset.prompts import PromptConfig
+from dataset.prompts import DEFAULT_PROMPTS, LAYOUTS, PromptConfig
 from dataset.sources import Location, Source, get_source
 from dataset.sources.generic import read_column_map
 from reward.settings import DEFAULT_SETTINGS, read_settings
@@ -75,7 +75,7 @@ def settings_from(args: argparse.Namespace, command: Sequence[str]) -> Settings:
         seed=args.seed,
         sampling=args.sampling,
         prompt_type=args.prompt_type,
-        prompts=PromptConfig(args.num_thinking_prompts, args.format_guidance, args.seed),
+        prompts=PromptConfig(args.layout, args.num_thinking_prompts, args.format_guidance, args.seed),
         max_pixels=args.max_pixels,
         max_prompt_tokens=args.max_prompt_tokens,
         solved_threshold=args.solved_threshold,
@@ -197,9 +197,15 @@ def _model_flags(group: argparse._ArgumentGroup) -> None:
     )
     add("--prompt-type", choices=PROMPT_TYPES, help="answer-only or thinking prompt (default: the source's)")
     add(
+        "--layout",
+        choices=LAYOUTS,
+        default=DEFAULT_PROMPTS.layout,
+        help="place of the instruction, as prompts.layout of the training that the data is for (default: %(default)s)",
+    )
+    add(
         "--num-thinking-prompts",
         type=int,
-        default=PromptConfig().num_thinking_prompts,
+        default=DEFAULT_PROMPTS.num_thinking_prompts,
         help="size of the pool of thinking prompts (default: %(default)s)",
     )
     add("--format-guidance", action="store_true", help="append the line on answer format to the prompt")

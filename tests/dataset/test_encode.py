@@ -7,7 +7,7 @@ from PIL import Image
 
 from dataset.encode import encode_prompt, image_limits, prompt_length, prompt_length_bound
 from dataset.images import ImageError, smart_size, upright_size
-from dataset.prompts import PromptConfig, render_problem
+from dataset.prompts import LAYOUTS, PromptConfig, render_problem
 from tests.dataset.conftest import make_image, make_row
 from utils.sample import Sample
 
@@ -34,7 +34,7 @@ def test_pads_match_features_and_text_is_the_rendered_prompt(processor):
     assert encoded.input_ids.count(processor.image_token_id) == 4 + 8
     assert encoded.multi_modal_input["pixel_values"].shape == (16 + 32, 588)
     text = processor.tokenizer.decode(encoded.input_ids)
-    rendered = render_problem(sample.problem, "answer")
+    rendered = render_problem(sample)
     assert rendered.split("<image>")[0] in text
     assert rendered.split("<image>")[-1] in text
     assert text.endswith("<|im_start|>assistant\n")
@@ -71,12 +71,13 @@ def test_max_pixels_only_lowers_the_processors_limit(processor):
     assert default.image_sizes[0][0] * default.image_sizes[0][1] <= image_limits(processor).max_pixels
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("prompt_type", ["answer", "think"])
 @pytest.mark.parametrize("sizes", [[], [(56, 56)], [(300, 200), (61, 47)]])
-def test_length_from_sizes_is_exact_and_bounded(processor, sizes, prompt_type):
+def test_length_from_sizes_is_exact_and_bounded(processor, sizes, prompt_type, layout):
     images = [make_image(i, *size) for i, size in enumerate(sizes)]
     sample = sample_with(images, prompt_type=prompt_type, problem="<image>" * len(images) + "Où est \u4e2d?")
-    options = {"prompts": PromptConfig(format_guidance=True), "max_pixels": 28 * 28 * 20}
+    options = {"prompts": PromptConfig(layout, format_guidance=True), "max_pixels": 28 * 28 * 20}
     exact = len(encode_prompt(processor, sample, **options).input_ids)
     stored = [upright_size(image) for image in images]
     assert prompt_length(processor, sample, stored, **options) == exact

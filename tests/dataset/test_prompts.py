@@ -1,8 +1,11 @@
 import pytest
 
+from dataset.encode import encode_prompt
 from dataset.prompts import (
     ANSWER_PROMPT,
+    DEFAULT_PROMPTS,
     FORMAT_GUIDANCE,
+    SPATIAL_REQUEST,
     SPATIAL_SUFFIX,
     THINKING_PROMPTS,
     PromptConfig,
@@ -15,19 +18,69 @@ from tests.dataset.conftest import make_row
 from utils.sample import SPATIAL_PROBLEM_TYPE, Sample
 
 
+def render(problem, prompt_type, problem_type="math", answer_type="number", config=DEFAULT_PROMPTS):
+    kinds = {"prompt_type": prompt_type, "problem_type": problem_type, "answer_type": answer_type}
+    return render_problem(Sample.from_row(make_row(problem=problem, num_images=0, **kinds)), config)
+
+
 def test_the_recipes_instructions():
-    assert render_problem("1+1?", "answer") == "1+1?\nPut ONLY your final answer within <answer></answer>."
-    assert render_problem("1+1?", "think") == (
+    assert render("1+1?", "answer") == "1+1?\nPut ONLY your final answer within <answer></answer>."
+    assert render("1+1?", "think") == (
         "1+1?\nThink and solve the following question step by step. Please put your thinking and analysis procedure "
         "within <think></think>. Put ONLY your final answer within <answer></answer>."
     )
 
 
+GOLDEN = {
+    ("release", "answer", "math"): "Put ONLY your final answer within <answer></answer>.\n1+1?",
+    ("release", "think", "math"): "Think and solve the following question step by step. Please put your thinking and "
+    "analysis procedure within <think></think>. Put ONLY your final answer within <answer></answer>.\n1+1?",
+    ("release", "answer", "spatial"): "Put ONLY your final answer within <answer></answer>. First give the "
+    "(x, y, x, y) coordinates of each object that matters for the question.\n1+1?",
+    ("release", "think", "spatial"): "Think and solve the following question step by step. Please put your thinking "
+    "and analysis procedure within <think></think>. Put ONLY your final answer within <answer></answer>. First give "
+    "the (x, y, x, y) coordinates of each object that matters for the question.\n1+1?",
+    ("recipe", "answer", "spatial"): "1+1?\nPut ONLY your final answer within <answer></answer>.",
+    ("recipe", "think", "spatial"): "1+1?\nThink and solve the following question step by step. Please put your "
+    "thinking and analysis procedure within <think></think>. Put ONLY your final answer within <answer></answer>. In "
+    "your thinking, first give the (x, y, x, y) coordinates of each object that matters for the question.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("layout", "prompt_type", "problem_type"), GOLDEN)
+def test_layouts(layout, prompt_type, problem_type):
+    text = GOLDEN[layout, prompt_type, problem_type]
+    assert render("1+1?", prompt_type, problem_type, config=PromptConfig(layout)) == text
+
+
+def test_the_release_puts_guidance_between_instruction_and_problem():
+    guided = PromptConfig("release", format_guidance=True)
+    assert render("x", "answer", "spatial", "bbox", guided) == (
+        f"{ANSWER_PROMPT} {FORMAT_GUIDANCE['bbox']} {SPATIAL_REQUEST}\nx"
+    )
+
+
+def test_the_release_as_the_model_reads_it(processor):
+    """System message, instruction, then the problem with its image where the mark is."""
+    sample = Sample.from_row(make_row(problem="Count <image> well"))
+    text = encode_prompt(processor, sample, prompts=PromptConfig("release")).text
+    assert text == (
+        "<|im_start|>system\nYou are a helpful AI assistant.<|im_end|>\n<|im_start|>user\n"
+        "Put ONLY your final answer within <answer></answer>.\n"
+        "Count <|vision_start|><|image_pad|><|vision_end|> well<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_another_layout_is_refused():
+    with pytest.raises(ValueError, match="layout: got 'before', wanted one of recipe, release"):
+        PromptConfig("before")
+
+
 def test_spatial_thinking_asks_for_boxes_and_spatial_answering_does_not():
-    assert render_problem("x", "think", SPATIAL_PROBLEM_TYPE).endswith(SPATIAL_SUFFIX)
+    assert render("x", "think", SPATIAL_PROBLEM_TYPE).endswith(SPATIAL_SUFFIX)
     assert "(x, y, x, y)" in SPATIAL_SUFFIX
-    assert SPATIAL_SUFFIX not in render_problem("x", "answer", SPATIAL_PROBLEM_TYPE)
-    assert SPATIAL_SUFFIX not in render_problem("x", "think", "math")
+    assert SPATIAL_SUFFIX not in render("x", "answer", SPATIAL_PROBLEM_TYPE)
+    assert SPATIAL_SUFFIX not in render("x", "think", "math")
 
 
 def test_pool_is_seeded_by_sample_and_uses_every_prompt():
@@ -47,8 +100,8 @@ def test_every_prompt_asks_for_the_tags(prompt):
 
 def test_format_guidance_is_off_by_default_and_names_real_types():
     assert set(FORMAT_GUIDANCE) <= set(ANSWER_TYPES)
-    assert FORMAT_GUIDANCE["bbox"] not in render_problem("x", "answer", "", "bbox")
-    guided = render_problem("x", "answer", "", "bbox", config=PromptConfig(format_guidance=True))
+    assert FORMAT_GUIDANCE["bbox"] not in render("x", "answer", "", "bbox")
+    guided = render("x", "answer", "", "bbox", config=PromptConfig(format_guidance=True))
     assert guided == f"x\n{FORMAT_GUIDANCE['bbox']} {ANSWER_PROMPT}"
 
 
@@ -82,4 +135,4 @@ def test_marks_and_images_must_agree():
 
 def test_unknown_prompt_type_is_refused():
     with pytest.raises(ValueError, match="prompt_type"):
-        render_problem("x", "fast")
+        render("x", "fast")

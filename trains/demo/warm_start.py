@@ -26,6 +26,7 @@ import torch
 
 from dataset.digits import CANVAS_SIZE, CANVAS_STEP, SCAN_SIZE, build_rows
 from dataset.encode import EncodedPrompt, encode_prompt
+from dataset.prompts import DEFAULT_PROMPTS, LAYOUTS, PromptConfig
 from llavaonevision1_5 import tiny
 from llavaonevision1_5.processing import LLaVAOneVision1_5_Processor
 from trains.demo.decode import accuracy_by_source
@@ -48,6 +49,7 @@ class WarmStartConfig:
     learning_rate: float = 1e-3  # of the clean phase: warmed up over 30 steps, then down to 30 %
     careless_learning_rate: float = 3e-4
     data_seed: int = 219  # of the split, as for `dataset.digits`
+    layout: str = DEFAULT_PROMPTS.layout  # of prompts, as prompts.layout of the training that follows
     shares: dict[str, float] = field(  # how often each source is drawn
         default_factory=lambda: {
             "digits-number": 0.2,
@@ -87,7 +89,8 @@ def warm_start(output: str | Path, config: WarmStartConfig) -> dict[str, Any]:
     model_config = tiny.build_config(suppress_media_tokens=True)
     model_config.text_config.vocab_size = VOCAB_SIZE
     model = tiny.build_model(model_config, seed=config.seed)
-    losses = train(model, processor, encode_rows(processor, rows), config)
+    prompt_config = PromptConfig(layout=config.layout)
+    losses = train(model, processor, encode_rows(processor, rows, prompt_config), config)
     trained = time.perf_counter()
     model.save_pretrained(output)
     processor.save_pretrained(output)
@@ -95,7 +98,7 @@ def warm_start(output: str | Path, config: WarmStartConfig) -> dict[str, Any]:
         *build_rows("stage1", "heldout", config.data_seed)[:NUM_HELDOUT_STAGE1],
         *build_rows("stage2", "heldout", config.data_seed)[:NUM_HELDOUT_STAGE2],
     ]
-    prompts = [(example.sample, example.prompt) for example in encode_rows(processor, heldout)]
+    prompts = [(example.sample, example.prompt) for example in encode_rows(processor, heldout, prompt_config)]
     report = {
         "config": asdict(config),
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -118,7 +121,11 @@ def build_processor(rows: Sequence[dict[str, Any]]) -> LLaVAOneVision1_5_Process
     return LLaVAOneVision1_5_Processor(processor.image_processor, tokenizer, processor.chat_template)
 
 
-def encode_rows(processor: LLaVAOneVision1_5_Processor, rows: Sequence[dict[str, Any]]) -> list[Example]:
+def encode_rows(
+    processor: LLaVAOneVision1_5_Processor,
+    rows: Sequence[dict[str, Any]],
+    prompts: PromptConfig = DEFAULT_PROMPTS,
+) -> list[Example]:
     """Each row encoded as training will encode it."""
     examples = []
     for row in rows:
@@ -127,7 +134,7 @@ def encode_rows(processor: LLaVAOneVision1_5_Processor, rows: Sequence[dict[str,
         if row["rationale"] and "+" in row["rationale"]:
             first, second = row["rationale"].split("=")[0].split("+")
             operands = (int(first), int(second))
-        examples.append(Example(sample, encode_prompt(processor, sample), operands))
+        examples.append(Example(sample, encode_prompt(processor, sample, prompts=prompts), operands))
     return examples
 
 
@@ -234,11 +241,17 @@ def main() -> None:
     parser.add_argument(
         "--careless-steps", type=int, default=defaults.num_careless_steps, help="default: %(default)s"
     )
+    parser.add_argument(
+        "--layout", choices=LAYOUTS, default=defaults.layout, help="of prompts (default: %(default)s)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: %(default)s)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     config = WarmStartConfig(
-        seed=args.seed, num_clean_steps=args.clean_steps, num_careless_steps=args.careless_steps
+        seed=args.seed,
+        num_clean_steps=args.clean_steps,
+        num_careless_steps=args.careless_steps,
+        layout=args.layout,
     )
     report = warm_start(args.output, config)
     print(f"{args.output}: {report['num_parameters']:,} parameters, {report['train_seconds']} s")

@@ -29,6 +29,7 @@ from typing import Any
 
 from utils import run_manifest
 from utils.command_line import Parser, check_model, check_output
+from utils.evaluate.offline import trained_prompts
 
 MAX_PIXELS = 3_240_000  # of the recipe's evaluation
 MAX_NEW_TOKENS = {"fast": 1024, "thinking": 16384}
@@ -52,14 +53,16 @@ class Change:
         return self.after - self.before
 
 
-def instruction(mode: str) -> str:
-    """The text appended to every question in `fast` or `thinking` mode. Raises ValueError for another mode."""
-    from dataset.prompts import ANSWER_PROMPT, THINKING_PROMPTS
+def question_frame(mode: str, prompts: Any) -> Any:
+    """What stands around every question in `fast` or `thinking` mode under these prompt settings: a
+    `dataset.prompts.Frame`. Raises ValueError for another mode.
+    """
+    from dataset.prompts import frame
 
-    texts = {"fast": ANSWER_PROMPT, "thinking": THINKING_PROMPTS[0]}
-    if mode not in texts:
-        raise ValueError(f"mode is {mode!r}; wanted one of {sorted(texts)}")
-    return texts[mode]
+    types = {"fast": "answer", "thinking": "think"}
+    if mode not in types:
+        raise ValueError(f"mode is {mode!r}; wanted one of {sorted(types)}")
+    return frame(types[mode], config=prompts)
 
 
 def task_override(task: str, mode: str) -> dict[str, Any]:
@@ -73,18 +76,29 @@ def task_override(task: str, mode: str) -> dict[str, Any]:
     }
 
 
-def with_system_prompt(template: str, text: str) -> str:
-    """A chat template that begins every conversation with this system prompt, unless it brings one itself."""
-    literal = json.dumps(text)  # a JSON string is a Jinja string
+def framed_template(template: str, around: Any) -> str:
+    """A chat template that puts a frame around the last question, unless the conversation brings a system prompt."""
+    before, after = (
+        json.dumps([{"type": "text", "text": text}] if text else []) for text in (around.before, around.after)
+    )  # JSON of texts is Jinja as well
     return (
         "{%- if messages[0]['role'] != 'system' -%}"
-        "{%- set messages = [{'role': 'system', 'content': " + literal + "}] + messages -%}"
+        "{%- set framed = namespace(messages=" + json.dumps(around.messages) + ") -%}"
+        "{%- for message in messages -%}"
+        "{%- if loop.last and message['role'] == 'user' -%}"
+        "{%- set content = message['content'] -%}"
+        "{%- set content = [{'type': 'text', 'text': content}] if content is string else content | list -%}"
+        "{%- set message = {'role': 'user', 'content': " + before + " + content + " + after + "} -%}"
+        "{%- endif -%}"
+        "{%- set framed.messages = framed.messages + [message] -%}"
+        "{%- endfor -%}"
+        "{%- set messages = framed.messages -%}"
         "{%- endif -%}" + template
     )
 
 
-def make_model_folder(model: Path, folder: Path, mode: str) -> Path:
-    """`folder` with the checkpoint's files by links, the mode's system prompt and `MAX_PIXELS`. Replaces an older one.
+def make_model_folder(model: Path, folder: Path, around: Any) -> Path:
+    """`folder` with the checkpoint's files by links, the frame of questions and `MAX_PIXELS`. Replaces an older one.
 
     Raises FileNotFoundError for a folder without a processor or a chat template.
     """
@@ -95,7 +109,7 @@ def make_model_folder(model: Path, folder: Path, mode: str) -> Path:
     for path in sorted(model.iterdir()):
         if path.is_file() and path.name not in ("chat_template.json", "chat_template.jinja"):
             (folder / path.name).symlink_to(path.resolve())
-    (folder / "chat_template.jinja").write_text(with_system_prompt(template, instruction(mode)))
+    (folder / "chat_template.jinja").write_text(framed_template(template, around))
     name = "preprocessor_config.json"
     limits = json.loads((model / name).read_text())
     limits["max_pixels"] = MAX_PIXELS
@@ -159,7 +173,14 @@ def task_folder(task: str) -> Path | None:
 
 
 def write_run(
-    model: str, tasks: list[str], mode: str, output: Path, *, gpus: int = 1, batch_size: int = 64
+    model: str,
+    tasks: list[str],
+    mode: str,
+    output: Path,
+    *,
+    prompts: Any,
+    gpus: int = 1,
+    batch_size: int = 64,
 ) -> list[str]:
     """Write model folder, task files and `command.sh` under `output`; returns what `command` gives.
 
@@ -178,7 +199,7 @@ def write_run(
             override, sort_keys=False
         )
         (folder / f"{name_of(task, mode)}.yaml").write_text(text)
-    make_model_folder(Path(model), output / "model", mode)
+    make_model_folder(Path(model), output / "model", question_frame(mode, prompts))
     words = command(tasks, mode, gpus=gpus, batch_size=batch_size)
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment().items())
     script = output / "command.sh"
@@ -189,7 +210,7 @@ def write_run(
     )
     script.chmod(0o755)
     (output / "evaluation.json").write_text(
-        json.dumps({"model": model, "tasks": tasks, "mode": mode}, indent=2) + "\n"
+        json.dumps({"model": model, "tasks": tasks, "mode": mode, "layout": prompts.layout}, indent=2) + "\n"
     )
     return words
 
@@ -263,20 +284,25 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run_command(argv: list[str]) -> int:
+    from dataset.prompts import LAYOUTS
+
     parser = _parser()
     parser.add_argument("--model", required=True, help="checkpoint folder, or the folder of a run")
     parser.add_argument("--tasks", required=True, nargs="+", help="names as lmms-eval lists them")
     parser.add_argument("--mode", required=True, choices=sorted(MAX_NEW_TOKENS))
+    parser.add_argument("--layout", choices=LAYOUTS, help="of prompts (default: the run's, else recipe)")
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--gpus", type=int, default=1, help="tensor parallel size of the server")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--write-only", action="store_true", help="do not run the command")
     args = parser.parse_args(argv)
+    prompts = trained_prompts(args.model, args.layout)
     model = run_manifest.checkpoint_of(args.model)
     check_model(model)
     check_output(args.output)
-    write_run(model, args.tasks, args.mode, args.output, gpus=args.gpus, batch_size=args.batch_size)
-    print(f"wrote {args.output}/command.sh and {len(args.tasks)} task files")
+    options = {"prompts": prompts, "gpus": args.gpus, "batch_size": args.batch_size}
+    write_run(model, args.tasks, args.mode, args.output, **options)
+    print(f"wrote {args.output}/command.sh and {len(args.tasks)} task files; prompt layout: {prompts.layout}")
     if args.write_only:
         return 0
     if importlib.util.find_spec("lmms_eval") is None:

@@ -3,7 +3,8 @@
     python -m utils.evaluate.offline --model CHECKPOINT --data data/stage1/heldout.parquet --attempts 8 --output DIR
         [--server-addresses HOST:PORT ...]      use servers that run already; else one is started here
 
-Sampling, prompts, image sizes and rewards are those of curation and training (one code path: `dataset.curate.worker`).
+Sampling, prompts, image sizes and rewards are those of curation and training (one code path: `dataset.curate.worker`);
+prompts are those that the run was trained with, where `--model` is one or lies in its folder.
 Writes `DIR/attempts.jsonl` (every answer) and `DIR/summary.json`, and prints the table.
 
 Pass@k is the unbiased estimator of utils/passk.py, averaged over samples. The interval is a percentile bootstrap over
@@ -19,6 +20,7 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +153,6 @@ def make_plan(args: argparse.Namespace) -> Any:
     from dataset.curate.guards import Exclusion
     from dataset.curate.server import ServerOptions
     from dataset.curate.worker import WorkerPlan
-    from dataset.prompts import PromptConfig
     from dataset.sources.base import Source
 
     server = ServerOptions(
@@ -174,7 +175,7 @@ def make_plan(args: argparse.Namespace) -> Any:
         ),
         model_path=args.model,
         sampling=SamplingOptions(args.attempts, args.temperature, args.max_tokens, args.seed, seeded=False),
-        prompts=PromptConfig(),
+        prompts=args.prompts,
         prompt_type=args.prompt_type,
         max_pixels=args.max_pixels,
         max_prompt_tokens=args.max_prompt_tokens,
@@ -200,6 +201,7 @@ def main(argv: list[str] | None = None) -> int:
     from dataset.curate.pool import NoWorkersLeft
 
     try:
+        args.prompts = trained_prompts(args.model, args.layout)
         args.model = run_manifest.checkpoint_of(args.model)
     except ValueError as error:
         print(f"evaluate.offline: --model {args.model}: {error}", file=sys.stderr)
@@ -217,13 +219,30 @@ def main(argv: list[str] | None = None) -> int:
     if not records:
         print(f"evaluate.offline: none of {num_rejected} samples could be measured", file=sys.stderr)
         return 1
-    summary = {"model": args.model, "data": args.data, "attempts": args.attempts, **summarise(records, ks)}
+    summary = {
+        "model": args.model,
+        "data": args.data,
+        "attempts": args.attempts,
+        "prompts": asdict(args.prompts),
+        **summarise(records, ks),
+    }
     (args.output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    print(f"prompt layout: {args.prompts.layout}")
     print(table(summary, num_rejected))
     return 0
 
 
+def trained_prompts(model: str, layout: str | None) -> Any:
+    """The prompt settings of the run that `model` belongs to, else the defaults; `layout` comes over both."""
+    from dataset.prompts import PromptConfig
+
+    settings = run_manifest.prompts_of(model) or {}
+    return PromptConfig(**settings | ({"layout": layout} if layout else {}))
+
+
 def _parse(argv: list[str] | None) -> argparse.Namespace:
+    from dataset.prompts import LAYOUTS
+
     parser = Parser(
         prog="python -m utils.evaluate.offline",
         description=__doc__,
@@ -241,6 +260,11 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--max-tokens", type=int, default=4096)
     add("--seed", type=int, default=219)
     add("--prompt-type", choices=["answer", "think"], help="default: as the sample says")
+    add(
+        "--layout",
+        choices=LAYOUTS,
+        help="of prompts (default: the run's that --model belongs to, else recipe)",
+    )
     add("--max-pixels", type=int, default=3_240_000)
     add("--max-prompt-tokens", type=int, default=8192)
     add("--context-length", type=int, help="of a server started here")

@@ -9,7 +9,17 @@ import jinja2
 import pytest
 import yaml
 
+from dataset.encode import encode_prompt
+from dataset.prompts import LAYOUTS, THINKING_PROMPTS, PromptConfig
+from llavaonevision1_5 import tiny
+from tests.dataset.conftest import make_row
 from utils.evaluate import cli as evaluate
+from utils.sample import Sample
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return tiny.build_processor()
 
 
 @pytest.fixture
@@ -55,19 +65,32 @@ def test_the_model_folder_asks_and_resizes_as_the_mode_wants(run_folder, tiny_ch
     render = jinja2.Environment().from_string((model / "chat_template.jinja").read_text()).render
     question = {"role": "user", "content": [{"type": "text", "text": "2 + 2?"}]}
     text = render(messages=[question], add_generation_prompt=True)
-    assert text.index("<think></think>") < text.index("2 + 2?")
+    assert text.endswith(f"2 + 2?\n{THINKING_PROMPTS[0]}<|im_end|>\n<|im_start|>assistant\n")
     assert text.count("<|im_start|>system") == 1
+    assert render(messages=[{"role": "user", "content": "2 + 2?"}], add_generation_prompt=True) == text
     own = render(messages=[{"role": "system", "content": "Be brief."}, question], add_generation_prompt=True)
     assert "Be brief." in own
     assert "<think>" not in own, "a task's own system prompt stays alone"
 
 
+def test_a_benchmark_asks_in_the_words_and_layout_of_training(tiny_checkpoint, processor):
+    template = (tiny_checkpoint / "chat_template.jinja").read_text()
+    sample = Sample.from_row(make_row(problem="<image>2 + 2?", prompt_type="think"))
+    question = [{"type": "image"}, {"type": "text", "text": "2 + 2?"}]
+    for layout in LAYOUTS:
+        prompts = PromptConfig(layout=layout)
+        wrapped = evaluate.framed_template(template, evaluate.question_frame("thinking", prompts))
+        render = jinja2.Environment().from_string(wrapped).render
+        asked = render(messages=[{"role": "user", "content": question}], add_generation_prompt=True)
+        assert asked == encode_prompt(processor, sample, prompts=prompts).text
+
+
 def test_modes_differ_in_prompt_and_length():
-    assert "<think>" not in evaluate.instruction("fast")
-    assert "<think>" in evaluate.instruction("thinking")
+    frames = [evaluate.question_frame(mode, PromptConfig()).after for mode in ("fast", "thinking")]
+    assert ["<think>" in text for text in frames] == [False, True]
     assert evaluate.MAX_NEW_TOKENS["fast"] < evaluate.MAX_NEW_TOKENS["thinking"]
     with pytest.raises(ValueError, match=r"mode is 'slow'; wanted one of \['fast', 'thinking'\]"):
-        evaluate.instruction("slow")
+        evaluate.question_frame("slow", PromptConfig())
 
 
 def write_results(folder, **tasks):

@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dataset.prompts import PromptConfig
 from utils.evaluate import offline as evaluate_offline
 
 ENGINE = Path(__file__).resolve().parents[2] / "dataset" / "fake_engine.py"
@@ -86,6 +88,18 @@ def test_end_to_end(address, tiny_checkpoint, digits_data, tmp_path, capsys):
     assert summary["overall"]["pass@4"][0] == pytest.approx(sum(s > 0 for s in solved) / 24)
     assert sum(values["num_samples"] for values in summary["source"].values()) == 24
     assert "pass@4" in capsys.readouterr().out
+
+
+def test_a_run_is_evaluated_with_the_prompts_it_was_trained_with(tmp_path):
+    trained = PromptConfig("release", num_thinking_prompts=3, seed=7)
+    manifest = {"finished": False, "checkpoint": None, "prompts": asdict(trained)}
+    (tmp_path / "run.json").write_text(json.dumps(manifest))
+    for model in (tmp_path, tmp_path / "run.json", tmp_path / "final"):
+        assert evaluate_offline.trained_prompts(str(model), None) == trained
+    assert evaluate_offline.trained_prompts(str(tmp_path), "recipe").layout == "recipe"
+    assert evaluate_offline.trained_prompts(str(tmp_path / "a" / "checkpoint"), None) == PromptConfig()
+    (tmp_path / "run.json").write_text(json.dumps({"finished": False, "checkpoint": None}))
+    assert evaluate_offline.trained_prompts(str(tmp_path), None) == PromptConfig()
 
 
 def test_missing_data_and_dead_servers_are_one_message(tmp_path, capsys, tiny_checkpoint, digits_data):
