@@ -42,7 +42,8 @@ class VisionActor(VisionEngine):
         """Write `advantages`, `behavior_logprobs`, `policy_mask`, `policy_versions` `[G, seq]` into each group.
 
         Reward (r + bias) * scaling, then the group estimator, then (if `batch_whiten`) zero mean and unit variance
-        over the tokens of all ranks. A group without signal gets exactly zero.
+        over the tokens of all ranks. A group without signal gets exactly zero, or with `without_signal: batch_mean`
+        counts in that normalisation: (0 - mean) / std.
         """
         for group in batch:
             group["policy_mask"] = _previous(group["loss_mask"])
@@ -69,12 +70,9 @@ class VisionActor(VisionEngine):
             rewards, groups, self.loss.estimator, lengths=lengths, std=self.loss.std, moments=moments
         )
         if self.loss.batch_whiten:
-            advantages = batch_whiten(
-                advantages,
-                lengths,
-                signal,
-                moments=self.sum_over_ranks(batch_moments(advantages, lengths, signal)),
-            )
+            counted = signal if self.loss.without_signal == "zero" else torch.ones_like(signal)
+            moments = self.sum_over_ranks(batch_moments(advantages, lengths, counted))
+            advantages = batch_whiten(advantages, lengths, counted, moments=moments)
         for group, values in zip(batch, advantages.split(sizes), strict=True):
             group["advantages"] = values[:, None] * group["policy_mask"]
 

@@ -52,6 +52,7 @@ class LossConfig:
     estimator: str = "grpo"
     std: str = "population"
     batch_whiten: bool = True
+    without_signal: str = "zero"
     reward_bias: float = -0.5
     reward_scaling: float = 10.0
     kl_coefficient: float = 0.0

@@ -90,11 +90,9 @@ def _check_text(config: Any) -> Iterator[str]:
         value = value_of(config, key)
         if value != value_of(plain, key):
             yield f"{key}={value!r} has no effect here: {reason}"
-    try:
-        loss_options.validate(config.loss.options(config.gconfig))
-    except ValueError as error:
-        is_loss = str(error).split()[0] in vars(config.loss)  # the others are sampling settings
-        yield f"loss.{error}" if is_loss else str(error)
+    for fault in loss_options.faults(config.loss.options(config.gconfig)):
+        is_loss = fault.split()[0] in vars(config.loss)  # the others are sampling settings
+        yield f"loss.{fault}" if is_loss else fault
 
 
 def _check_sampling(config: Any) -> Iterator[str]:

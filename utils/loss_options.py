@@ -1,12 +1,12 @@
 """Refuse loss settings that contradict themselves, before anything starts.
 
 `validate` takes the loss section of a configuration as a mapping. A missing key has the recipe's value in
-`RECIPE`. Every refusal is a ValueError with the key, the value got, and what to write instead.
+`RECIPE`. Every refusal names the key, the value got, and what to write instead, and all are named at once.
 """
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from utils.advantages import ESTIMATORS
@@ -30,6 +30,7 @@ RECIPE: dict[str, Any] = {
     "estimator": "grpo",
     "std": "population",
     "batch_whiten": True,
+    "without_signal": "zero",
     "group_size": 16,
     "kl_coefficient": 0.0,
     "kl_estimator": "k3",
@@ -48,6 +49,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "estimator": tuple(ESTIMATORS),
     "std": ("population", "sample"),
     "batch_whiten": (True, False),
+    "without_signal": ("zero", "batch_mean"),
     "kl_estimator": ("k1", "k2", "k3"),
 }
 
@@ -74,100 +76,102 @@ BEHAVIOR_KEYS = ("behavior_cap", "behavior_floor", "behavior_mode", "behavior_le
 
 
 def validate(options: Mapping[str, Any]) -> None:
-    """Raise ValueError for an unknown key, a value out of range, or a combination that contradicts itself."""
-    check_values(options)
-    o = {**RECIPE, **options}
-    _check_behavior(o, options)
-    _check_ratio(o)
-    _check_advantages(o)
+    """Raise ValueError with every fault, a line each."""
+    if found := faults(options):
+        raise ValueError("\n".join(found))
+
+
+def faults(options: Mapping[str, Any]) -> list[str]:
+    """Every unknown key, value out of range and combination that contradicts itself: key, value got, value wanted."""
+    by_key = value_faults(options)
+    # A value that is wrong by itself contradicts no other: nan equals nothing.
+    o = {**RECIPE, **options, **dict.fromkeys(by_key, math.nan)}
+    combined = [*_behavior_faults(o), *_ratio_faults(o), *_advantage_faults(o)]
+    return [*by_key.values(), *(_fault(key, o[key], wanted) for key, wanted in combined if key not in by_key)]
 
 
 def check_values(options: Mapping[str, Any]) -> None:
     """Raise ValueError for an unknown key or a value out of range, each key by itself."""
-    for key, value in options.items():
-        _check_value(key, value)
+    if found := value_faults(options):
+        raise ValueError("\n".join(found.values()))
 
 
-def _check_value(key: str, value: Any) -> None:
+def value_faults(options: Mapping[str, Any]) -> dict[str, str]:
+    """Of each unknown key and each value out of range, by itself: key -> what is wrong."""
+    return {key: fault for key, value in options.items() if (fault := _value_fault(key, value)) is not None}
+
+
+def _value_fault(key: str, value: Any) -> str | None:
     if key not in RECIPE:
         near = difflib.get_close_matches(key, RECIPE, n=1)
         hint = f"write {near[0]}" if near else f"the keys are {', '.join(RECIPE)}"
-        raise ValueError(f"{key} = {value!r}: there is no such loss option; {hint}")
+        return f"{key} = {value!r}: there is no such loss option; {hint}"
     if key in CHOICES:
         allowed = CHOICES[key]
-        if not any(value is choice or (isinstance(value, str) and value == choice) for choice in allowed):
-            _refuse(key, value, f"one of {', '.join(map(str, allowed))}")
-        return
+        if any(value is choice or (isinstance(value, str) and value == choice) for choice in allowed):
+            return None
+        return _fault(key, value, f"one of {', '.join(map(str, allowed))}")
     if value is None and key in OPTIONAL:
-        return
+        return None
     in_range, wanted = RANGES[key]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (is_number and math.isfinite(value) and in_range(value)):
-        _refuse(key, value, wanted)
+    return None if is_number and math.isfinite(value) and in_range(value) else _fault(key, value, wanted)
 
 
-def _check_behavior(o: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+def _behavior_faults(o: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(key, value wanted), as below."""
     if o["use_decoupled_loss"]:
         if not o["recompute_logprob"]:
-            _refuse(
+            yield (
                 "recompute_logprob",
-                False,
                 "true: the decoupled loss needs the proximal policy (or write use_decoupled_loss: false)",
             )
         return
     for key in BEHAVIOR_KEYS:
-        if given.get(key, RECIPE[key]) != RECIPE[key]:
-            _refuse(
-                key, given[key], "use_decoupled_loss: true with it; the coupled loss has no behavior weight"
-            )
+        if o[key] != RECIPE[key]:
+            yield key, "use_decoupled_loss: true with it; the coupled loss has no behavior weight"
 
 
-def _check_ratio(o: Mapping[str, Any]) -> None:
+def _ratio_faults(o: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if o["surrogate"] == "cispo" and o["dual_clip"] is not None:
-        _refuse("dual_clip", o["dual_clip"], "null: surrogate cispo bounds the gradient weight by itself")
+        yield "dual_clip", "null: surrogate cispo bounds the gradient weight by itself"
     if o["ratio_level"] != "sequence":
         return
     if o["surrogate"] == "cispo":
-        _refuse("ratio_level", "sequence", "token: surrogate cispo weighs each token by its own ratio")
+        yield "ratio_level", "token: surrogate cispo weighs each token by its own ratio"
+        return
     if o["loss_mode"] != "sequence-mean":
-        _refuse(
-            "loss_mode",
-            o["loss_mode"],
-            "sequence-mean: with ratio_level sequence (GSPO) every sequence counts once",
-        )
+        yield "loss_mode", "sequence-mean: with ratio_level sequence (GSPO) every sequence counts once"
     if o["use_decoupled_loss"] and o["behavior_level"] == "token":
-        _refuse(
+        yield (
             "behavior_level",
-            "token",
             "sequence: with ratio_level sequence the token weights would undo the one ratio per sequence",
         )
 
 
-def _check_advantages(o: Mapping[str, Any]) -> None:
+def _advantage_faults(o: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if o["loss_mode"] == "constant" and o["max_tokens"] is None:
-        _refuse("max_tokens", None, "the generation limit, e.g. 4096: loss_mode constant divides by it")
+        yield "max_tokens", "the generation limit, e.g. 4096: loss_mode constant divides by it"
     if o["group_size"] < 2:
-        _refuse(
-            "group_size",
-            o["group_size"],
-            "2 or more: a group of one rollout has no baseline and so no signal",
-        )
+        yield "group_size", "2 or more: a group of one rollout has no baseline and so no signal"
     if o["estimator"] == "dr_grpo" and o["loss_mode"] == "sequence-mean":
-        _refuse(
+        yield (
             "loss_mode",
-            "sequence-mean",
             "constant (with max_tokens) or token-mean: dr_grpo removes the length bias that it brings back",
         )
     if o["estimator"] in ("dr_grpo", "rloo", "opo") and o["batch_whiten"]:
-        _refuse(
-            "batch_whiten", True, f"false: normalised over the batch, {o['estimator']} is another estimator"
+        yield "batch_whiten", f"false: normalised over the batch, {o['estimator']} is another estimator"
+    if o["estimator"] in ("reinforce++", "reinforce++-baseline") and o["batch_whiten"]:
+        yield "batch_whiten", f"false: {o['estimator']} already normalises over the batch"
+    if o["without_signal"] == "batch_mean" and not o["batch_whiten"]:
+        yield (
+            "without_signal",
+            "zero: without batch_whiten there is no mean of the batch that could be subtracted",
         )
-    if o["estimator"].startswith("reinforce++") and o["batch_whiten"]:
-        _refuse("batch_whiten", True, f"false: {o['estimator']} already normalises over the batch")
     if o["kl_coefficient"] > 0 and o["kl_estimator"] == "k1":
-        _refuse("kl_estimator", "k1", "k2 or k3: as a penalty k1 has a zero gradient on average")
+        yield "kl_estimator", "k2 or k3: as a penalty k1 has a zero gradient on average"
 
 
-def _refuse(key: str, value: Any, wanted: str) -> None:
+def _fault(key: str, value: Any, wanted: str) -> str:
     shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
-    raise ValueError(f"{key} = {shown}: wanted {wanted}")
+    return f"{key} = {shown}: wanted {wanted}"

@@ -21,7 +21,7 @@ ROLLOUT = {
 STEP = {
     "step": "Optimizer steps done, counting from 1.",
     "version": "Version of the weights that the batch was trained from; the step makes the next one.",
-    "groups_without_signal": "Share of groups whose rewards are all equal; they contribute exactly zero.",
+    "groups_without_signal": "Share of groups whose rewards are all equal; zero by `loss.without_signal`.",
     "num_groups": "Groups (prompts) consumed.",
     "num_rollouts": "Rollouts consumed.",
     "num_tokens": "Generated tokens consumed: the tokens that are trained on.",

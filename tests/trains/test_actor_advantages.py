@@ -105,6 +105,19 @@ def test_statistics_of_the_batch_are_those_of_all_ranks(estimator, batch_whiten)
     assert [float(moments[0]) for moments in summed] == [13.0 if batch_whiten else 6.0]
 
 
+def test_groups_without_signal_as_in_the_release():
+    """All nine rollouts count, the last three with 0; (a - mean) / std over their tokens, -mean / std for the last."""
+    values, _, [moments] = advantages_of(without_signal="batch_mean")
+    weights = torch.tensor(LENGTHS, dtype=torch.float64).flatten()
+    a = GRPO.flatten()
+    mean = (weights * a).sum() / weights.sum()
+    std = ((weights * (a - mean) ** 2).sum() / weights.sum()).sqrt()
+    assert torch.allclose(values, (a - mean) / std, atol=1e-5)
+    assert torch.allclose(values[6:], (-mean / std).expand(3), atol=1e-5)
+    assert values[6:].abs().min() > 0.01
+    assert moments[0] == weights.sum()
+
+
 def test_statistics_that_nobody_needs_are_not_exchanged():
     assert advantages_of(estimator="rloo", batch_whiten=False)[2] == []
 

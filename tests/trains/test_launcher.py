@@ -18,6 +18,7 @@ import torch
 from areal.launcher import local, supervisor
 from safetensors.torch import load_file
 
+from dataset.prompts import PromptConfig
 from llavaonevision1_5 import sglang_environment
 from utils.checkpoint import cli as checkpoint
 
@@ -84,7 +85,9 @@ def test_two_real_steps(overrides, published_checkpoint, digits_data, tmp_path):
     assert "held-out accuracy after step 2" in output
     assert not orphans(tmp_path)
     assert f"[launcher] resolved: ++actor.path={prepared}" in output
-    assert json.loads((run / "run.json").read_text())["started_from"] == str(prepared)
+    manifest = json.loads((run / "run.json").read_text())
+    assert manifest["started_from"] == str(prepared)
+    assert PromptConfig(**manifest["prompts"]) == PromptConfig()
     assert f"--model-path {prepared} " in next(tmp_path.rglob("llm_server.log")).read_text()
     assert_exports(run, published_checkpoint, tmp_path / "exported")
 

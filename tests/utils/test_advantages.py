@@ -165,6 +165,25 @@ def test_whitening_over_ranks_equals_whitening_the_whole_batch():
     torch.testing.assert_close(torch.cat(parts), group_advantages(rewards, 4, "reinforce++"))
 
 
+def test_counting_groups_without_signal_moves_them_and_lengthens_the_step():
+    """Rewards (1, 0), (1, 1), (0, 0): grpo gives 1, -1, 0, 0, 0, 0. With answers of one length the six have mean 0 and
+    variance 2 / 6: the first group comes out at sqrt(3), of which ours is 0.58. Where the answer of reward 1 has three
+    tokens of the eight, mean 2 / 8, variance 4 / 8 - 1 / 16 = 7 / 16: (1 - 0.25) / sqrt(7) * 4 and so on.
+    """
+    rewards = torch.tensor([1, 0, 1, 1, 0, 0], dtype=torch.float64)
+    everyone, signal = torch.ones(6, dtype=torch.bool), signal_mask(rewards, 2)
+    advantages = group_advantages(rewards, 2, eps=0.0)
+    equal = torch.ones(6, dtype=torch.float64)
+    theirs, ours = (batch_whiten(advantages, equal, counted, eps=0.0) for counted in (everyone, signal))
+    root = math.sqrt(3)
+    torch.testing.assert_close(theirs, torch.tensor([root, -root, 0, 0, 0, 0], dtype=torch.float64))
+    assert float(ours.norm() / theirs.norm()) == pytest.approx(0.5774, abs=1e-4)
+    lengths = torch.tensor([3, 1, 1, 1, 1, 1])
+    theirs = batch_whiten(advantages, lengths, everyone, eps=0.0)
+    wanted = torch.tensor([3, -5, -1, -1, -1, -1], dtype=torch.float64) / math.sqrt(7)
+    torch.testing.assert_close(theirs, wanted, rtol=1e-12, atol=1e-12)
+
+
 def test_a_batch_without_any_signal_is_zero_not_nan():
     rewards = torch.ones(8)
     for estimator in ESTIMATORS:

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from utils import advantages, functional, logprobs
-from utils.loss_options import CHOICES, RANGES, RECIPE, validate
+from utils.loss_options import CHOICES, RANGES, RECIPE, faults, validate
 
 ACCEPTED = [
     {},
@@ -20,6 +20,7 @@ ACCEPTED = [
     {"estimator": "dr_grpo", "batch_whiten": False, "loss_mode": "constant", "max_tokens": 4096},
     {"estimator": "reinforce++", "batch_whiten": False},
     {"kl_coefficient": 0.001},
+    {"without_signal": "batch_mean"},
 ]
 
 # options, key named, value named, what to write instead
@@ -69,6 +70,13 @@ REFUSED = [
     ({"estimator": "dr_grpo"}, "batch_whiten", "true", "false: normalised over the batch, dr_grpo"),
     ({"estimator": "rloo"}, "batch_whiten", "true", "false: normalised over the batch, rloo"),
     ({"estimator": "opo"}, "batch_whiten", "true", "false: normalised over the batch, opo"),
+    ({"without_signal": "mean"}, "without_signal", "'mean'", "zero, batch_mean"),
+    (
+        {"without_signal": "batch_mean", "batch_whiten": False},
+        "without_signal",
+        "'batch_mean'",
+        "zero: without",
+    ),
     ({"estimator": "ppo"}, "estimator", "'ppo'", "rloo"),
     ({"kl_coefficient": 0.1, "kl_estimator": "k1"}, "kl_estimator", "'k1'", "k2 or k3"),
 ]
@@ -86,6 +94,34 @@ def test_refused_with_key_value_and_remedy(options, key, value, instead):
     message = str(error.value)
     assert message.startswith(f"{key} = {value}")
     assert instead in message.split(":", 1)[1]
+
+
+def test_every_fault_is_named_and_a_wrong_value_contradicts_nothing():
+    wrong = {
+        "eps_clip": 2.0,
+        "estimator": "rloo",
+        "surrogate": "cispo",
+        "dual_clip": 3.0,
+        "ratio_level": "sequence",
+        "loss_mode": "mean",
+        "group_size": "many",
+        "kl_coefficient": -1,
+        "kl_estimator": "k1",
+    }
+    named = [
+        "eps_clip",
+        "loss_mode",
+        "group_size",
+        "kl_coefficient",
+        "dual_clip",
+        "ratio_level",
+        "batch_whiten",
+    ]
+    assert [fault.split(" = ")[0] for fault in faults(wrong)] == named
+    with pytest.raises(ValueError, match=r"^eps_clip = 2\.0: wanted [^\n]*(\n[^\n]*){6}$"):
+        validate(wrong)
+    for key in RECIPE:  # whatever is wrong with one value, it is the only fault
+        assert [fault.split(" = ")[0] for fault in faults({key: object()})] == [key]
 
 
 def test_every_option_is_checked():
@@ -116,5 +152,5 @@ def test_the_recipe_is_the_functions_own_defaults():
                 assert parameter.default == RECIPE[key], (function.__name__, name)
                 checked.add(key)
     untied = {"use_decoupled_loss", "recompute_logprob", "proximal_pass", "batch_whiten", "group_size"}
-    untied.add("kl_coefficient")
+    untied |= {"kl_coefficient", "without_signal"}
     assert checked == set(RECIPE) - untied - {"kl_estimator"}
