@@ -9,6 +9,7 @@ import unicodedata
 from dataclasses import dataclass, field, fields
 
 from dataset.images import ImageError, upright_size
+from reward.reading.boxes import are_normalized
 from utils.sample import IMAGE_MARK, Sample
 
 LANGUAGES = ("en", "zh")
@@ -121,7 +122,8 @@ def _box_reason(sample: Sample, filters: Filters) -> str | None:
             width, height = upright_size(sample.images[0], sample.id)
         except ImageError:
             return None  # a corrupt image is counted as such when it is decoded
-        areas = [abs((x2 - x1) * (y2 - y1)) / (width * height) for x1, y1, x2, y2 in boxes]
+        unit = 1 if are_normalized(boxes) else width * height
+        areas = [abs((x2 - x1) * (y2 - y1)) / unit for x1, y1, x2, y2 in boxes]
         if areas and max(areas) > filters.max_box_area:
             return "filter:box-area"
     return None

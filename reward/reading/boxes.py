@@ -5,7 +5,7 @@ Understood: `[..]`, `(..)`, `(x1,y1),(x2,y2)`, JSON with `bbox_2d` or corner nam
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from reward.reading.unicode import normalize
@@ -41,7 +41,7 @@ COORDINATES = ("absolute", "normalized", "permille")
 DEFAULTS: dict[str, Any] = {  # the parameters of every verifier that compares boxes
     "box_format": "xyxy",  # of the prediction: one of FORMATS
     "reference_format": "xyxy",  # of the reference answer
-    "coordinates": "absolute",  # of the prediction: absolute (pixels), normalized (0..1) or permille (0..1000)
+    "coordinates": None,  # of the prediction: absolute (pixels), normalized (0..1) or permille (0..1000); None: `meant`
     "reference_coordinates": None,  # of the reference; None: the same as the prediction's
     "image_size": None,  # [width, height] in pixels; needed when the two differ
 }
@@ -196,9 +196,23 @@ def area(box: Box) -> float:
     return (box.x2 - box.x1) * (box.y2 - box.y1)
 
 
-def to_reference_frame(box: Box, params: Mapping[str, Any]) -> Box:
-    """The predicted box in the coordinates of the reference."""
-    source = params["coordinates"]
+def are_normalized(boxes: Iterable[Sequence[float]]) -> bool:
+    """Whether every corner lies within 0..1; pixels would make boxes of a single pixel at the origin of these."""
+    return all(0 <= value <= 1 for box in boxes for value in box[:4])
+
+
+def meant(params: Mapping[str, Any], reference: Iterable[Box]) -> str:
+    """The coordinates of a prediction. Where a spec says nothing: normalized if the reference lies within 0..1, as in
+    the published data, else pixels.
+    """
+    if params["coordinates"] is not None:
+        return params["coordinates"]
+    implied = params["reference_coordinates"] is None and are_normalized(reference)
+    return "normalized" if implied else "absolute"
+
+
+def to_reference_frame(box: Box, source: str, params: Mapping[str, Any]) -> Box:
+    """The predicted box, in `source` coordinates, in those of the reference."""
     target = params["reference_coordinates"] or source
     if source == target:
         return box
@@ -212,9 +226,10 @@ def check_box_params(params: Mapping[str, Any]) -> None:
     for name in ("box_format", "reference_format"):
         if params[name] not in FORMATS:
             raise ValueError(f"spec.{name}: got {params[name]!r}, wanted one of {FORMATS}")
-    if params["coordinates"] not in COORDINATES:
-        raise ValueError(f"spec.coordinates: got {params['coordinates']!r}, wanted one of {COORDINATES}")
-    target = params["reference_coordinates"]
+    source, target = params["coordinates"], params["reference_coordinates"]
+    if source not in (None, *COORDINATES):
+        raise ValueError(f"spec.coordinates: got {source!r}, wanted one of {COORDINATES} or null")
+    source = source or "absolute"
     if target not in (None, *COORDINATES):
         raise ValueError(f"spec.reference_coordinates: got {target!r}, wanted one of {COORDINATES} or null")
     size = params["image_size"]
@@ -225,9 +240,5 @@ def check_box_params(params: Mapping[str, Any]) -> None:
     )
     if size is not None and not usable:
         raise ValueError(f"spec.image_size: got {size!r}, wanted [width, height] in pixels")
-    if (
-        target not in (None, params["coordinates"])
-        and "absolute" in (target, params["coordinates"])
-        and not usable
-    ):
+    if target not in (None, source) and "absolute" in (target, source) and not usable:
         raise ValueError("spec.image_size: needed to compare boxes in different coordinates")

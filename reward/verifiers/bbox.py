@@ -9,7 +9,7 @@ from typing import Any
 
 from reward.extract import unwrap
 from reward.reading import boxes
-from reward.reading.boxes import MAX_CHARS, Box, check_box_params, iou, read_boxes, to_reference_frame
+from reward.reading.boxes import MAX_CHARS, Box, check_box_params, iou, meant, read_boxes, to_reference_frame
 from reward.types import Verdict, Verifier
 
 EPS_SCHEDULE = ((0.10, 0.85), (0.25, 0.95), (1.0, 0.99))  # (until this share of training, eps)
@@ -47,19 +47,26 @@ def verify(extracted: str, prepared: Box, params: Mapping[str, Any]) -> Verdict:
     num_boxes = len(reading.boxes) + reading.num_malformed
     if not reading.boxes:
         return Verdict(0.0, "unparseable", trace=("bbox: no four finite numbers with x1 < x2 and y1 < y2",))
-    best = max(iou(to_reference_frame(box, params), prepared) for box in reading.boxes)
+    source = meant(params, [prepared])
+    best = max(iou(to_reference_frame(box, source, params), prepared) for box in reading.boxes)
     shared = best / num_boxes
     eps = eps_at(params.get("progress"), params)
     accuracy = shared if shared >= eps else 0.0
-    step = f"bbox: IoU {best:.4f}, boxes written {num_boxes}, eps {eps}"
-    parts = {"iou": best, "num_boxes": float(num_boxes), "image_share": image_share(reading.boxes[0], params)}
+    step = f"bbox: IoU {best:.4f}, {source} coordinates, boxes written {num_boxes}, eps {eps}"
+    parts = {
+        "iou": best,
+        "num_boxes": float(num_boxes),
+        "image_share": image_share(reading.boxes[0], source, params),
+    }
     return Verdict(accuracy, parts={k: v for k, v in parts.items() if v is not None}, trace=(step,))
 
 
-def image_share(box: Box, params: Mapping[str, Any]) -> float | None:
-    """Share of the image that a predicted box covers, in [0, 1]; None where the image's size is not known."""
+def image_share(box: Box, source: str, params: Mapping[str, Any]) -> float | None:
+    """Share of the image that a predicted box, in `source` coordinates, covers, in [0, 1]; None where the image's size
+    is not known.
+    """
     sizes = {"normalized": (1.0, 1.0), "permille": (1000.0, 1000.0), "absolute": params["image_size"]}
-    size = sizes[params["coordinates"]]
+    size = sizes[source]
     if size is None:
         return None
     return iou(box, Box(0.0, 0.0, float(size[0]), float(size[1])))

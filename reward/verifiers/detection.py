@@ -15,6 +15,7 @@ from reward.reading.boxes import (
     Reading,
     check_box_params,
     iou,
+    meant,
     read_boxes,
     to_reference_frame,
 )
@@ -57,7 +58,8 @@ def verify(extracted: str, prepared: tuple[Box, ...], params: Mapping[str, Any])
 
 def measures(reading: Reading, gold: tuple[Box, ...], params: Mapping[str, Any]) -> dict[str, float]:
     """f1, map, precision, recall and length_penalty, each in [0, 1]."""
-    predicted = [to_reference_frame(box, params) for box in reading.boxes]
+    source = meant(params, gold)
+    predicted = [to_reference_frame(box, source, params) for box in reading.boxes]
     overlaps = [
         [iou(box, wanted) if _same_class(box, wanted, gold) else 0.0 for wanted in gold] for box in predicted
     ]

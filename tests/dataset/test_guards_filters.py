@@ -78,6 +78,9 @@ def test_box_area_is_a_share_of_the_image():
     larger = sample("[0, 0, 51, 50]", "bbox", image=image)
     assert filter_reason(half, Filters(max_box_area=0.5)) is None
     assert filter_reason(larger, Filters(max_box_area=0.5)) == "filter:box-area"
+    for reference, reason in (("[0.1, 0, 0.6, 1]", None), ("[0.1, 0, 0.7, 1]", "filter:box-area")):
+        normalized = sample(reference, "bbox", image=image)
+        assert filter_reason(normalized, Filters(max_box_area=0.5)) == reason
 
 
 def test_the_best_reference_counts_for_length():

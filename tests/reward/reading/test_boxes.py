@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from reward.reading.boxes import Box, iou, read_boxes
+from reward.reading.boxes import Box, iou, meant, read_boxes
 from reward.score import score_local
 from reward.verifiers.bbox import EPS_SCHEDULE, eps_at
 from reward.verifiers.detection import average_precision, matched_overlaps
@@ -116,6 +116,34 @@ def test_formats_and_coordinates():
     assert bbox("[50, 50, 550, 550]", coordinates="permille", **frame) == pytest.approx(1.0)
     assert bbox("[10, 20, 110, 220]", coordinates="permille", **frame) < 0.1
     assert bbox("[0.05, 0.05, 0.55, 0.55]", coordinates="absolute") == 0.0  # absolute by default
+
+
+@pytest.mark.parametrize("answer_type", ["bbox", "detection"])
+def test_a_reference_within_0_and_1_is_normalized(answer_type):
+    """Half of [0, 0, 0.5, 1] is predicted; the same numbers in pixels, or over 1, are no such box."""
+    reference = "[0, 0, 0.5, 1]"
+    for written, accuracy in (("[0, 0, 0.5, 1]", 1.0), ("[0, 0, 0.5, 0.8]", 0.8), ("[0, 0, 100, 200]", 0.0)):
+        output = score_local(
+            completion=f"<answer>{written}</answer>", answer=reference, answer_type=answer_type
+        )
+        assert output.parts["accuracy"] == pytest.approx(accuracy, abs=1e-4)
+    spec = {"coordinates": "permille", "reference_coordinates": "normalized"}
+    written = "<answer>[0, 0, 500, 1000]</answer>"
+    output = score_local(completion=written, answer=reference, answer_type=answer_type, spec=spec)
+    assert output.parts["accuracy"] == 1.0
+
+
+def test_how_coordinates_are_meant():
+    inside, outside = Box(0.0, 0.1, 1.0, 0.9), Box(0.0, 0.1, 1.01, 0.9)
+    silent = {"coordinates": None, "reference_coordinates": None}
+    assert meant(silent, [inside]) == "normalized"
+    assert meant(silent, [inside, outside]) == "absolute"
+    assert meant(silent | {"coordinates": "permille"}, [inside]) == "permille"
+    assert meant(silent | {"reference_coordinates": "normalized"}, [inside]) == "absolute"
+    whole = score_local(
+        completion="<answer>[0, 0, 1, 0.5]</answer>", answer="[0.1, 0.1, 0.2, 0.2]", answer_type="bbox"
+    )
+    assert whole.parts["image_share"] == 0.5, "the size of the image is known in these coordinates"
 
 
 @pytest.mark.parametrize(
