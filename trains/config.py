@@ -136,6 +136,13 @@ class PromptsConfig:
 
 
 @dataclass
+class RehearsalConfig:
+    """What `--rehearse` alone sets (see trains/rehearsal)."""
+
+    reference_share: float = 0.0
+
+
+@dataclass
 class TrainDataConfig(TrainDatasetConfig):
     """Where the prompts come from (see `dataset/loader.py`)."""
 
@@ -166,6 +173,7 @@ class Config(BaseExperimentConfig):
     loss: LossConfig = field(default_factory=LossConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     prompts: PromptsConfig = field(default_factory=PromptsConfig)
+    rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
     train_dataset: TrainDataConfig = field(default_factory=TrainDataConfig)
     valid_dataset: EvalDataConfig | None = None
 

@@ -87,8 +87,9 @@ class Report:
         }
         if self.is_writer:
             self._append("metrics.jsonl", record)
+            shown = batch if batch[0]["info"][0].num_references else batch[:2]
             self._append(
-                "rollouts.jsonl", {"step": step + 1, "rollouts": [_example(group) for group in batch[:2]]}
+                "rollouts.jsonl", {"step": step + 1, "rollouts": [_example(group) for group in shown]}
             )
             self.say(self._line(record))
         info = run.step_info(step)
@@ -163,8 +164,11 @@ class Report:
 
 def _example(group: Group) -> dict[str, Any]:
     info = group["info"][0]
+    is_reference = {"is_reference": True} if info.num_references else {}
     return {
+        **is_reference,
         "id": info.sample_id,
+        "source": info.source,
         "answer_type": info.answer_type,
         "completion": info.completions[0],
         "reward": info.scores[0].total,

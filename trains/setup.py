@@ -12,7 +12,6 @@ from areal.api import FinetuneSpec, StepInfo, WeightUpdateMeta
 from areal.utils import seeding
 from areal.utils.evaluator import Evaluator
 from areal.utils.hf_utils import load_hf_processor_and_tokenizer
-from areal.utils.saver import Saver
 from areal.utils.stats_logger import StatsLogger
 
 import dataset.loader
@@ -25,6 +24,7 @@ from trains.host.allocation import server_allocation
 from trains.host.logs import let_be_heard
 from trains.host.recovery import Recovery, resume
 from trains.host.rollout import BoundedRollout
+from trains.host.saver import Saver
 from trains.workflow import VisionRolloutWorkflow
 
 UNBOUNDED_STALENESS = 10**9  # evaluation is not training data
@@ -198,7 +198,7 @@ def build(config: Config) -> Run:
         eval_rollout=eval_rollout,
         train_dataloader=train_dataloader,
         eval_dataloader=eval_dataloader,
-        workflow=VisionRolloutWorkflow(processor, config.gconfig, **workflow_options),
+        workflow=_workflow(config, processor, workflow_options),
         eval_workflow=VisionRolloutWorkflow(processor, config.eval_gconfig, **workflow_options),
         weight_meta=weight_meta,
         saver=saver,
@@ -217,6 +217,16 @@ def run_directory(config: Config) -> Path:
     path = Path(config.cluster.fileroot) / config.experiment_name / config.trial_name
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def _workflow(config: Config, processor: Any, options: dict[str, Any]) -> VisionRolloutWorkflow:
+    share = config.rehearsal.reference_share
+    if not share:
+        return VisionRolloutWorkflow(processor, config.gconfig, **options)
+    from trains.rehearsal.answers import RehearsedWorkflow
+
+    limit = config.actor.mb_spec.max_tokens_per_mb or config.sglang.context_length
+    return RehearsedWorkflow(processor, config.gconfig, share=share, max_tokens=limit, **options)
 
 
 def _weight_meta(config: Config) -> WeightUpdateMeta:

@@ -73,6 +73,7 @@ class GroupInfo:
     truncated: list[bool]  # ended at the token limit, by the engine's stop reason
     lengths: list[int]  # generated tokens
     num_interruptions: int  # requests that a weight update cut in two
+    num_references: int = 0  # of the first rollouts: the reference answer, put there by a rehearsal
     image_data: list[str] | None = field(default=None, repr=False)  # base64 images, on the probed group alone
 
 

@@ -72,7 +72,10 @@ class VisionRolloutWorkflow(RolloutWorkflow):
                 encode_prompt, self.processor, sample, prompts=self.prompts, max_pixels=self.max_pixels
             )
             rollouts = await asyncio.gather(
-                *(self._rollout(engine, sample, encoded) for _ in range(self.num_rollouts))
+                *(
+                    self._rollout(engine, sample, encoded, self.given_answer(sample, encoded, place))
+                    for place in range(self.num_rollouts)
+                )
             )
             return self._group(data["key"], sample, encoded, rollouts)
         except Exception as error:
@@ -80,16 +83,21 @@ class VisionRolloutWorkflow(RolloutWorkflow):
             failure = Failure(data["key"], f"{type(error).__name__}: {error}", isinstance(error, ValueError))
             return {"failure": failure}
 
+    def given_answer(self, sample: Sample, encoded: EncodedPrompt, place: int) -> list[int] | None:
+        """Token ids that stand for the answer of rollout `place`; None: the servers draw one. See trains/rehearsal."""
+        del sample, encoded, place
+        return None
+
     async def _rollout(
-        self, engine: InferenceEngine, sample: Sample, encoded: EncodedPrompt
+        self, engine: InferenceEngine, sample: Sample, encoded: EncodedPrompt, given: list[int] | None
     ) -> tuple[ModelResponse, list[int], RewardOutput, str]:
         segments: list[tuple[int, int]] = []
         request = ModelRequest(
             rid=uuid.uuid4().hex,
             input_ids=encoded.input_ids,
             image_data=encoded.image_data,
-            gconfig=self.gconfig,
-            metadata={"segments": segments},
+            gconfig=self.gconfig if given is None else self.gconfig.new(max_new_tokens=len(given)),
+            metadata={"segments": segments} | ({} if given is None else {"answer": given}),
             tokenizer=self.tokenizer,
             processor=self.processor,
         )

@@ -30,6 +30,7 @@ class RecordingBackend(SGLangBackend):
     def __init__(self, forbidden_token_ids: list[int]):
         self.logit_bias = logit_bias(forbidden_token_ids)
         self.num_open = 0  # requests that were sent and not answered
+        self._answers: dict[str, list[int]] = {}  # by request: answers that are given, not drawn
 
     def build_generation_request(self, req: ModelRequest, with_lora: bool, version: int) -> HttpRequest:
         request = super().build_generation_request(req, with_lora, version)
@@ -37,11 +38,30 @@ class RecordingBackend(SGLangBackend):
             request.payload["sampling_params"]["logit_bias"] = self.logit_bias
         req.metadata["segments"].append((len(req.input_ids), version))
         self.num_open += 1
+        if "answer" in req.metadata:
+            self._score_instead(request.payload, req)
         return request
+
+    def _score_instead(self, payload: dict[str, Any], req: ModelRequest) -> None:
+        """Ask for the log-probabilities of `metadata["answer"]`, token ids, in place of an answer of the server's."""
+        self._answers[req.rid] = answer = req.metadata["answer"]
+        payload |= {
+            "rid": req.rid,
+            "input_ids": req.input_ids + answer,
+            "logprob_start_len": len(req.input_ids) - 1,
+            "sampling_params": {"max_new_tokens": 1, "temperature": req.gconfig.temperature},
+        }
 
     def parse_generation_response(self, response: dict[str, Any]) -> HttpGenerationResult:
         self.num_open -= 1
-        return super().parse_generation_response(response)
+        answer, meta = self._answers.pop(response["meta_info"].get("id"), None), response["meta_info"]
+        if answer is None:
+            return super().parse_generation_response(response)
+        if meta["finish_reason"]["type"] == "abort":  # by a weight update: asked again afterwards
+            return HttpGenerationResult(output_tokens=[], output_logprobs=[], stop_reason="abort")
+        # the entry of the token before the answer comes first
+        logprobs = [entry[0] for entry in meta["input_token_logprobs"][1:]]
+        return HttpGenerationResult(output_tokens=answer, output_logprobs=logprobs, stop_reason="stop")
 
 
 class BoundedRollout(RemoteSGLangEngine):

@@ -90,7 +90,9 @@ def _server(config: Any, mode: Any, index: int, numbers: list[int], *, on_cpu: b
     if on_cpu:
         import sglang_cpu
 
-        args |= {name.replace("-", "_"): value for name, value in sglang_cpu.flags().items()}
+        args |= {
+            name.replace("-", "_"): value for name, value in sglang_cpu.flags().items() if name != "dtype"
+        }
         command = get_py_cmd("sglang_cpu.launch_server", args)
     else:
         command = SGLangConfig.build_cmd_from_args(args)

@@ -21,6 +21,8 @@ from areal.utils import fs, name_resolve
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     try:
+        if "--rehearse" in argv:
+            return preflight.rehearsal(argv)
         config, argv = preflight.load(argv, "local")
     except preflight.ConfigurationError as error:
         print(f"[launcher] {error}", file=sys.stderr)

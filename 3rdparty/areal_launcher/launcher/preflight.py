@@ -16,12 +16,16 @@ from omegaconf import OmegaConf
 
 from llavaonevision1_5 import sglang_environment
 
-USAGE = "usage: python -m areal.launcher.{} ENTRY.py --config FILE.yaml [--dry-run] [key=value ...]"
+USAGE = (
+    "usage: python -m areal.launcher.{} ENTRY.py --config FILE.yaml [--dry-run | --rehearse] [key=value ...]"
+)
 HELP = """{usage}
 
   ENTRY.py     the program of every trainer process, trains/grpo.py
   --config     the configuration; every key is explained in configs/base.yaml
   --dry-run    the resolved configuration, the processes, memory and time; starts nothing
+  --rehearse   walks through the configuration on this machine's CPU with a reduced model; --ranks 2+2: so many servers
+               and trainers (1+1 without)
   key=value    overrides a key of the configuration; +key=value adds one that the file does not name
 
 example: python -m areal.launcher.{name} trains/grpo.py --config configs/digits_cpu_stage1.yaml seed=1
@@ -48,9 +52,7 @@ def load(argv: list[str], launcher_name: str) -> tuple[Any, list[str]]:
         print(HELP.format(usage=USAGE.format(launcher_name), name=launcher_name))
         raise SystemExit(0)
     dry_run, argv = "--dry-run" in argv, [word for word in argv if word != "--dry-run"]
-    mistake = _mistake(argv)
-    if mistake is not None:
-        raise ConfigurationError(f"{mistake}\n{USAGE.format(launcher_name)}")
+    _refuse_mistakes(argv, launcher_name)
     config_file = Path(argv[argv.index("--config") + 1])
 
     make_importable(Path.cwd())
@@ -77,6 +79,30 @@ def load(argv: list[str], launcher_name: str) -> tuple[Any, list[str]]:
         raise SystemExit(status)
     prepare_directories(config)
     return config, argv
+
+
+def rehearsal(argv: list[str]) -> int:
+    """Hand over to the package `rehearsal` beside the entry script; its exit status.
+
+    Raises ConfigurationError as `load` does.
+    """
+    words = [word for word in argv if word != "--rehearse"]
+    if "--ranks" in words:
+        place = words.index("--ranks")
+        words = words[:place] + words[place + 2 :]
+    _refuse_mistakes(words, "local")
+    make_importable(Path.cwd())
+    resolve_links()
+    module = _beside(Path(argv[0]), "rehearsal/cli.py")
+    if module is None:
+        raise ConfigurationError(f"{argv[0]} brings no rehearsal")
+    return module.main(argv)
+
+
+def _refuse_mistakes(argv: list[str], launcher_name: str) -> None:
+    mistake = _mistake(argv)
+    if mistake is not None:
+        raise ConfigurationError(f"{mistake}\n{USAGE.format(launcher_name)}")
 
 
 def _mistake(argv: list[str]) -> str | None:
@@ -144,10 +170,15 @@ def _check_allocation(allocation_mode: str) -> None:
 
 
 def _run_entry_check(entry: Path, argv: list[str], *, planning: bool) -> list[str]:
-    beside = entry.with_name("config.py")
-    if not beside.is_file():
-        return []
-    parts = beside.resolve().relative_to(Path.cwd().resolve()).with_suffix("").parts
-    module = importlib.import_module(".".join(parts))
-    check = getattr(module, "check", None)
+    check = getattr(_beside(entry, "config.py"), "check", None)
     return [] if check is None else check(argv, planning=planning) or []
+
+
+def _beside(entry: Path, name: str) -> Any:
+    """The module of a file that the entry script brings beside it; None without one."""
+    path = entry.parent / name
+    if not path.is_file():
+        return None
+    return importlib.import_module(
+        ".".join(path.resolve().relative_to(Path.cwd().resolve()).with_suffix("").parts)
+    )

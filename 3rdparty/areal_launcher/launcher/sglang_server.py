@@ -68,7 +68,10 @@ def _use_cpu_server() -> None:
     """Have AReaL build the CPU command line: same settings, `sglang_cpu`'s entry point and flags."""
     import sglang_cpu
 
-    cpu_flags = {name.replace("-", "_"): value for name, value in sglang_cpu.flags().items()}
+    # the data type stays that of the configuration
+    cpu_flags = {
+        name.replace("-", "_"): value for name, value in sglang_cpu.flags().items() if name != "dtype"
+    }
     build_args = SGLangConfig.build_args
     SGLangConfig.build_args = staticmethod(
         lambda *args, **kwargs: {**build_args(*args, **kwargs), **cpu_flags}

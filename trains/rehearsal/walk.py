@@ -1,0 +1,153 @@
+"""The way that a rehearsal goes: two launches of the normal launcher, an export, and what they left on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from reward.tools.audit import SELF_MINIMUM
+from trains.guards import PARITY_THRESHOLDS
+from utils.checkpoint import cli as checkpoint
+from utils.run_manifest import MANIFEST
+
+TIMEOUT_SECONDS = 900
+GRACE_SECONDS = 30
+WRITTEN = {
+    "checkpoint for people": "checkpoints/*/{}/default/*/*.safetensors",
+    "recovery": "checkpoints/*/{}/recover_?/recover_checkpoint/*",
+    "final checkpoint": "{}/final/*.safetensors",
+}
+
+
+def launch(argv: list[str]) -> tuple[int, list[str]]:
+    """Run the local launcher with `argv` on the CPU, its lines passed on; (exit status, lines)."""
+    command = [sys.executable, "-W", "ignore", "-m", "areal.launcher.local", *argv]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    previous = signal.signal(signal.SIGALRM, lambda *_: process.terminate())
+    signal.alarm(TIMEOUT_SECONDS)
+    lines = []
+    try:
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            print(f"  {lines[-1]}", flush=True)
+        return process.wait(), lines
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
+        if process.poll() is None:
+            process.terminate()
+            process.wait(GRACE_SECONDS)
+
+
+def forget(root: Path, experiment: str, trial: str) -> None:
+    """Remove what an earlier rehearsal of the same name left: it would be resumed."""
+    for folder in (root / experiment / trial, *root.glob(f"*/*/{experiment}/{trial}")):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def cause(lines: list[str]) -> str:
+    """Why a launch failed, in its own words: the trainer's or the launcher's last message, else the last line."""
+    for start in ("[grpo] stopped by ", "[launcher] "):
+        found = [line.removeprefix("[grpo] ") for line in lines if line.startswith(start)]
+        if found:
+            return found[0] if start.startswith("[grpo]") else found[-1]
+    return next((line for line in reversed(lines) if line.strip()), "no output")
+
+
+def records(run: Path, name: str) -> list[dict[str, Any]]:
+    """The records of a `.jsonl` file of a run; none where there is no such file."""
+    path = run / name
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def check_steps(run: Path, config: Any, wanted: list[int]) -> tuple[list[dict[str, Any]], list[str]]:
+    """(a record for each step, what is wrong with them)."""
+    limit = config.actor.parity_threshold or PARITY_THRESHOLDS[config.actor.dtype]
+    steps, problems = records(run, "metrics.jsonl"), []
+    if [step["step"] for step in steps] != wanted:
+        problems.append(
+            f"{run}/metrics.jsonl holds steps {[step['step'] for step in steps]}, wanted {wanted}"
+        )
+    for step in steps:
+        name, norms = f"step {step['step']}", step["gradient_norms"]
+        dead = [part for part, norm in norms.items() if not (math.isfinite(norm) and norm > 0)]
+        frozen = {"tower": config.actor.freeze_vision_tower, "projector": config.actor.freeze_projector}
+        dead = [
+            part for part in dead if not any(is_frozen and key in part for key, is_frozen in frozen.items())
+        ]
+        if dead:
+            problems.append(f"{name}: no gradient, or none that is finite, in {', '.join(dead)}: {norms}")
+        if not step["parity_mean"] <= limit:
+            problems.append(
+                f"{name}: trainer and servers differ by {step['parity_mean']:.2g} nats a token on average; "
+                f"{config.actor.dtype} explains {limit:g}"
+            )
+    return steps, problems
+
+
+def check_references(run: Path, sound: set[tuple[str, str]]) -> tuple[dict[str, float], list[str]]:
+    """(mean reward of the placed reference answers by source and type, those of `sound` that were not rewarded)."""
+    rewards, problems = defaultdict(list), []
+    for step in records(run, "rollouts.jsonl"):
+        for rollout in step["rollouts"]:
+            if rollout.get("is_reference"):
+                rewards[rollout["source"], rollout["answer_type"]].append(rollout)
+    for (source, answer_type), found in rewards.items():
+        poor = [rollout for rollout in found if rollout["reward"] < SELF_MINIMUM]
+        if poor and (source, answer_type) in sound:
+            problems.append(
+                f"{source}, {answer_type}: the reference answer as a rollout scored {poor[0]['reward']:.3f} "
+                f"({poor[0]['status']}, id {poor[0]['id']}), although the audit accepts it"
+            )
+    means = {
+        f"{source}, {answer_type}": sum(r["reward"] for r in found) / len(found)
+        for (source, answer_type), found in rewards.items()
+    }
+    return means, problems
+
+
+def export(run: Path, model: Path, target: Path) -> tuple[str, list[str]]:
+    """Export the run's final checkpoint beside the model it started from, and load both: (what was said, problems)."""
+    shutil.rmtree(target, ignore_errors=True)
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        status = checkpoint.main(["export", str(run), str(target), "--original", str(model)])
+        status = status or checkpoint.main(["verify", str(run), str(target), "--new-tokens", "4"])
+    lines = said.getvalue().strip().splitlines()
+    return lines[-1] if lines else "", [f"export: {lines[-1]}"] if status else []
+
+
+def finished(run: Path) -> bool:
+    path = run / MANIFEST
+    return path.is_file() and json.loads(path.read_text())["finished"]
+
+
+def written(root: Path, config: Any) -> tuple[dict[str, str], list[str]]:
+    """(what the run left on disk, by kind, with its size; what is not there), folders relative to `root`."""
+    found, problems = {}, []
+    for kind, pattern in WRITTEN.items():
+        files = sorted(root.glob(pattern.format(f"{config.experiment_name}/{config.trial_name}")))
+        if not files:
+            problems.append(f"no {kind} was written: {root / pattern}")
+            continue
+        size = sum(
+            file.stat().st_size for place in files for file in (place, *place.rglob("*")) if file.is_file()
+        )
+        found[kind] = f"{files[-1].parent.relative_to(root)} ({size / 2**20:.1f} MiB)"
+    return found, problems
