@@ -39,6 +39,8 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         get_progress: share of training done, in [0, 1], for rewards with a schedule.
     """
 
+    num_references = 0  # of each group: not drawn (trains/rehearsal)
+
     def __init__(
         self,
         processor: Any,
@@ -160,6 +162,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
                     truncated=[response.stop_reason == "length" for response, *_ in rollouts],
                     lengths=lengths,
                     num_interruptions=num_interruptions,
+                    num_references=self.num_references,
                     image_data=encoded.image_data,
                 )
             ],

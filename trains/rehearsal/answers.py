@@ -10,7 +10,6 @@ from typing import Any
 
 from dataset.encode import EncodedPrompt
 from reward.reading.code_tests import CodeTest, read_suite
-from trains.types import Group
 from trains.workflow import VisionRolloutWorkflow
 from utils.sample import Sample
 
@@ -36,11 +35,6 @@ class RehearsedWorkflow(VisionRolloutWorkflow):
         text = reference_completion(sample, place)
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"] + self.gconfig.stop_token_ids[:1]
         return ids[: self.max_tokens - len(encoded.input_ids)]
-
-    def _group(self, *args: Any) -> Group:
-        group = super()._group(*args)
-        group["info"][0].num_references = self.num_references
-        return group
 
 
 def reference_completion(sample: Sample, place: int = 0) -> str:
