@@ -12,8 +12,10 @@ from typing import NamedTuple
 # Words of letters, digits and underscores; a decimal number stays one token. Punctuation is left out because
 # "<", ">" and "=" occur in every page and would give any two documents a high similarity.
 _TOKEN = re.compile(r"\d+\.\d+|\w+")
-_NAME = re.compile(r"[A-Za-z_][\w:.-]*")
-_TAG_STOP = re.compile(r"[\"'>]")
+_TO_BRACKET = r"[^\"'>]*+(?:(?:\"[^\"]*+\"|'[^']*+')[^\"'>]*+)*+>"  # the first one outside quotes
+_TAG = re.compile(r"<(/?+)([A-Za-z_][\w:.-]*+)" + _TO_BRACKET)
+_DECLARATION = re.compile("<!" + _TO_BRACKET)
+_OPENED = re.compile(r"<(?:!|/?[A-Za-z_])")
 _RAW_TEXT_ELEMENTS = frozenset({"script", "style", "textarea", "title"})
 _CLOSERS = {"comment": ("<!--", "-->"), "cdata": ("<![CDATA[", "]]>"), "instruction": ("<?", "?>")}
 
@@ -52,35 +54,21 @@ def scan(text: str, *, html: bool) -> list[Piece]:
 
 
 def _piece_at(text: str, opening: int) -> Piece | None:
+    tag = _TAG.match(text, opening)
+    if tag is not None:
+        end = tag.end()
+        kind = "end" if tag[1] else "empty" if text[end - 2] == "/" else "start"
+        return Piece(kind, tag[2], opening, end)
     for kind, (head, tail) in _CLOSERS.items():
         if text.startswith(head, opening):
             close = text.find(tail, opening + len(head))
             if close < 0:
                 return Piece("unfinished", "", opening, len(text))
             return Piece(kind, "", opening, close + len(tail))
-    following = text[opening + 1 : opening + 2]
-    if following == "!":
-        return _closed_by_bracket(text, opening, "declaration", "")
-    closing = following == "/"
-    name = _NAME.match(text, opening + (2 if closing else 1))
-    if name is None:
-        return None
-    piece = _closed_by_bracket(text, opening, "end" if closing else "start", name.group())
-    if piece.kind == "start" and text[piece.end - 2] == "/":
-        return piece._replace(kind="empty")
-    return piece
-
-
-def _closed_by_bracket(text: str, opening: int, kind: str, name: str) -> Piece:
-    """The construct up to the first ">" outside quotes; a quote that never closes leaves it unfinished."""
-    position = opening + 1
-    while (stop := _TAG_STOP.search(text, position)) is not None:
-        if stop.group() == ">":
-            return Piece(kind, name, opening, stop.end())
-        position = text.find(stop.group(), stop.end()) + 1
-        if position == 0:
-            break
-    return Piece("unfinished", "", opening, len(text))
+    declaration = _DECLARATION.match(text, opening)
+    if declaration is not None:
+        return Piece("declaration", "", opening, declaration.end())
+    return Piece("unfinished", "", opening, len(text)) if _OPENED.match(text, opening) else None
 
 
 def _end_of_raw_text(text: str, element: Piece) -> int:
