@@ -101,12 +101,13 @@ def tags(pieces: list[Piece]) -> Counter[str]:
 
 def jaccard(left: Counter[str], right: Counter[str]) -> float:
     """Set Jaccard |A & B| / |A | B| of the keys, in [0, 1]; two empty sets give 0 (nothing was matched)."""
-    union = len(left.keys() | right.keys())
-    return len(left.keys() & right.keys()) / union if union else 0.0
+    shared = len(left.keys() & right.keys())
+    union = len(left) + len(right) - shared
+    return shared / union if union else 0.0
 
 
 def multiset_jaccard(left: Counter[str], right: Counter[str]) -> float:
     """Multiset Jaccard sum(min) / sum(max) of the counts, in [0, 1]; two empty multisets give 0."""
-    shared = sum(min(count, right[key]) for key, count in left.items())
+    shared = sum(min(left[key], right[key]) for key in left.keys() & right.keys())
     union = left.total() + right.total() - shared
     return shared / union if union else 0.0

@@ -2,8 +2,8 @@
 
 Equal to `skimage.metrics.structural_similarity(..., channel_axis, data_range=255)` with its defaults
 (uniform 7x7 window, sample covariance, K1 = 0.01, K2 = 0.03, border cropped, mean over pixels and channels) to
-1e-9, and several times faster: window sums of 8-bit images are exact in int32, and float64 enters only in the
-final quotient.
+1e-9, and several times faster: window sums of 8-bit images are exact in int16 and of their products in int32, and
+float64 enters only in the final quotient.
 
 Z. Wang et al., "Image quality assessment: from error visibility to structural similarity", IEEE TIP 2004, eq. 13.
 """
@@ -37,10 +37,10 @@ class ReferenceImage:
 def reference_image(image: np.ndarray) -> ReferenceImage:
     """Window statistics of `image`, uint8 [height, width, 3], to compare many images with."""
     planes = np.ascontiguousarray(np.moveaxis(image, -1, 0))
+    sums = _window_sums(planes.astype(np.int16))
     wide = planes.astype(np.int32)
-    sums = _window_sums(wide)
-    spread = _AREA * _window_sums(wide * wide) - sums * sums
-    return ReferenceImage(planes, sums.astype(np.int16), spread)
+    spread = _AREA * _window_sums(wide * wide) - np.square(sums, dtype=np.int32)
+    return ReferenceImage(planes, sums, spread)
 
 
 def ssim(image: np.ndarray, reference: ReferenceImage) -> float:
@@ -48,7 +48,7 @@ def ssim(image: np.ndarray, reference: ReferenceImage) -> float:
 
     ValueError: the two differ in shape.
     """
-    planes = np.moveaxis(image, -1, 0)
+    planes = np.ascontiguousarray(np.moveaxis(image, -1, 0))
     if planes.shape != reference.planes.shape:
         raise ValueError(f"ssim: image is {planes.shape}, reference is {reference.planes.shape}")
     num_rows = reference.sums.shape[1]
@@ -63,23 +63,28 @@ def _strip_ssim(planes: np.ndarray, reference: ReferenceImage, first: int) -> fl
     3.1e8). Strips keep the temporaries in the processor's cache, and equal ones need no arithmetic.
     """
     rows, windows = slice(first, first + _STRIP_ROWS + WINDOW - 1), slice(first, first + _STRIP_ROWS)
-    if np.array_equal(planes[:, rows], reference.planes[:, rows]):
+    strip, other = planes[:, rows], reference.planes[:, rows]
+    if np.array_equal(strip, other):
         return float(reference.sums[:, windows].size)
-    strip, other = planes[:, rows].astype(np.int32), reference.planes[:, rows].astype(np.int32)
-    sums, other_sums = _window_sums(strip), reference.sums[:, windows].astype(np.int32)
+    strip, other = strip.astype(np.int16), other.astype(np.int16)
+    sums, other_sums = _window_sums(strip).astype(np.int32), reference.sums[:, windows].astype(np.int32)
+    strip = strip.astype(np.int32)
     cross = sums * other_sums
-    covariance = _AREA * _window_sums(strip * other) - cross
-    squared = sums * sums
-    spread = _AREA * _window_sums(strip * strip) - squared
+    covariance = _window_sums(strip * other) * _AREA
+    covariance -= cross
+    sums *= sums
+    spread = _window_sums(strip * strip) * _AREA
+    spread -= sums
     spread += reference.spread[:, windows]
-    squared += other_sums * other_sums
+    other_sums *= other_sums
+    sums += other_sums
 
     numerator = cross * 2.0
     numerator += _C1
     factor = covariance * (2.0 * _SAMPLE)
     factor += _C2
     numerator *= factor
-    denominator = squared + _C1
+    denominator = sums + _C1
     np.multiply(spread, _SAMPLE, out=factor)
     factor += _C2
     denominator *= factor
@@ -88,16 +93,21 @@ def _strip_ssim(planes: np.ndarray, reference: ReferenceImage, first: int) -> fl
 
 
 def _window_sums(planes: np.ndarray) -> np.ndarray:
-    """Sums over every full 7x7 window: [3, height, width] -> [3, height - 6, width - 6].
+    """Sums over every full 7x7 window: contiguous [3, height, width] -> [3, height - 6, width - 6].
 
-    Running sums of seven take four additions along each axis: 7 = 4 + 2 + 1.
+    Running sums of seven take four additions along each axis: 7 = 4 + 2 + 1. The image is added as one long row, which
+    is faster than row by row; the sums of windows that reach over an edge are cut off.
     """
-    pairs = planes[:, :, :-1] + planes[:, :, 1:]
-    fours = pairs[:, :, :-2] + pairs[:, :, 2:]
-    sevens = fours[:, :, :-3] + pairs[:, :, 4:-1]
-    sevens += planes[:, :, 6:]
-    pairs = sevens[:, :-1] + sevens[:, 1:]
-    fours = pairs[:, :-2] + pairs[:, 2:]
-    total = fours[:, :-3] + pairs[:, 4:-1]
-    total += sevens[:, 6:]
-    return total
+    _, height, width = planes.shape
+    row = planes.reshape(-1)
+    pairs = row[:-width] + row[width:]
+    fours = pairs[: -2 * width] + pairs[2 * width :]
+    sevens = fours[: -3 * width] + pairs[4 * width : -width]
+    sevens += row[6 * width :]
+    pairs = sevens[:-1] + sevens[1:]
+    fours = pairs[:-2] + pairs[2:]
+    total = np.empty_like(planes)
+    known = total.reshape(-1)[: sevens.size - 6]
+    np.add(fours[:-3], pairs[4:-1], out=known)
+    known += sevens[6:]
+    return total[:, : height - 6, : width - 6]
