@@ -270,6 +270,9 @@ def parsed_expressions(latex: str) -> tuple[Any, ...]:
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse
 
+    from reward.reading import math_grammar
+
+    math_grammar.install()
     logging.getLogger("math_verify").setLevel(logging.ERROR)
     spelling = (
         NormalizationConfig(  # units are split off before: the parser's own rule takes the m of 7m for one
