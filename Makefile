@@ -7,7 +7,7 @@ TRIAL ?= demo
 WORKERS ?= 2
 RUNS := runs/digits-stage1/$(TRIAL) runs/digits-stage2/$(TRIAL)
 
-.PHONY: demo test test-fast mutants lint install clean
+.PHONY: demo test rehearse test-fast mutants lint install clean
 
 ## demo: train a tiny LLaVA-OneVision-1.5 on real images in both stages, on the CPU (about a quarter of an hour)
 demo: install
@@ -20,6 +20,10 @@ demo: install
 ## test: everything that CI runs
 test: install
 	$(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile
+
+## rehearse: walk through every file of configs/ on this machine's CPU; docs/rehearsal.md
+rehearse: install
+	$(PYTHON) -m trains.rehearsal.all --workers $(WORKERS)
 
 ## test-fast: without the tests that start servers or run training
 test-fast: install

@@ -41,12 +41,17 @@ class Missing(str):
 def problems(config: Any) -> list[str]:
     """Everything that is wrong with a `trains.config.Config`; empty if a run can start."""
     try:
-        allocation.parse(config.allocation_mode)
+        parsed = allocation.parse(config.allocation_mode)
     except Exception as error:  # a lark parse error, a ValueError or a validation error
         first_line = str(error).strip().splitlines()[0]
         return [
             f"allocation_mode={config.allocation_mode!r} is not understood ({first_line}); every part needs its "
             "backend, for example sglang:d4+fsdp:d4"
+        ]
+    if parsed.train is None or parsed.gen_backend is None:
+        return [
+            f"allocation_mode={config.allocation_mode!r}: servers and trainers are both wanted, for example "
+            "sglang:d4+fsdp:d4"
         ]
     return [problem for check in CHECKS for problem in check(config)]
 

@@ -10,7 +10,7 @@ from dataset.schema import SchemaError
 from dataset.shards import open_rows
 from reward.tools.audit import audit
 from tests.dataset.conftest import make_image
-from tests.fixtures.published import KINDS, published_rows, write_published
+from trains.rehearsal.published import KINDS, published_rows, write_published
 from utils.evaluate.offline import read_samples
 from utils.sample import Sample
 from utils.tables import split_paths

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trains.limits import value_of
+from trains.rehearsal.model import BUILT_IN_POSITIONS
 
 NUM_STEPS = 2
 PROMPTS_PER_RANK, NUM_ROLLOUTS, NUM_NEW_TOKENS, NUM_HELD_OUT = 8, 4, 32, 8
@@ -89,11 +90,15 @@ def changes(
 
 
 def _in_bytes(config: Any) -> list[tuple[str, Any, str]]:
-    data, longest = config.train_dataset, (config.train_dataset.max_length or 0) * BYTES_PER_TOKEN
-    limit = config.actor.mb_spec.max_tokens_per_mb
-    wanted = [("train_dataset.max_length", longest, BYTES)] if data.max_length else []
+    limit, wanted = config.actor.mb_spec.max_tokens_per_mb, []
+    if config.train_dataset.max_length:
+        longest = config.train_dataset.max_length * BYTES_PER_TOKEN
+        wanted.append(("train_dataset.max_length", longest, BYTES))
     if config.valid_dataset is not None and config.valid_dataset.max_length:
         wanted.append(("valid_dataset.max_length", config.valid_dataset.max_length * BYTES_PER_TOKEN, BYTES))
+    if config.sglang.context_length is not None:
+        longest = min(config.sglang.context_length * BYTES_PER_TOKEN, BUILT_IN_POSITIONS)
+        wanted.append(("sglang.context_length", longest, BYTES))
     if limit is not None:
         wanted.append(("actor.mb_spec.max_tokens_per_mb", limit * BYTES_PER_TOKEN, BYTES))
     return wanted

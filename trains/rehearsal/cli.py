@@ -16,6 +16,7 @@ from trains.config import Config
 from trains.rehearsal import data, model, walk
 from trains.rehearsal.changes import NUM_STEPS, changes
 from trains.rehearsal.report import Page
+from utils.command_line import unwritable
 from utils.doctor import report as doctor
 from utils.doctor.machine import Machine
 
@@ -36,7 +37,7 @@ def main(argv: list[str]) -> int:
     page.facts["minutes"] = round((time.monotonic() - started) / 60, 1)
     path = page.write()
     print(page.text())
-    print(f"[rehearsal] as JSON: {path}")
+    print("" if path is None else f"[rehearsal] as JSON: {path}")
     return 1 if page.problems else 0
 
 
@@ -46,11 +47,15 @@ def _rehearse(argv: list[str], ranks: tuple[int, int], page: Page) -> None:
     missing_model = [text for text in diagnosis.missing if text.startswith(("actor.path", "ref.path"))]
     page.problems += diagnosis.problems + [text for text in diagnosis.missing if text not in missing_model]
     page.remarks += diagnosis.remarks
+    try:
+        config, _ = read(argv, Config)
+    except ValueError:  # the diagnosis holds it
+        return
+    root = Path(config.cluster.fileroot) / FOLDER
+    if unwritable(root) is None:
+        page.directory = root / config.experiment_name / config.trial_name
     if page.problems:
         return
-    config, _ = read(argv, Config)
-    root = Path(config.cluster.fileroot) / FOLDER
-    page.directory = root / config.experiment_name / config.trial_name
     walk.forget(root, config.experiment_name, config.trial_name)
 
     start, what, is_built_in = _model(argv, config, root, page)
@@ -102,8 +107,7 @@ def _rehearse(argv: list[str], ranks: tuple[int, int], page: Page) -> None:
     page.facts["evaluation"] = walk.records(run, "evaluations.jsonl")
     page.facts["written"], problems = walk.written(root, config)
     page.problems += problems
-    said, problems = walk.export(run, start, run / "exported")
-    page.facts["written"]["export"] = f"{run.relative_to(root) / 'exported'}, {said}"
+    page.facts["written"]["export"], problems = walk.export(run, start, run / "exported")
     page.problems += problems
 
 
@@ -121,7 +125,7 @@ def _model(argv: list[str], config: Any, root: Path, page: Page) -> tuple[Path |
     if earlier != configured and (earlier / "config.json").is_file():
         configured = earlier
     if not (configured / "config.json").is_file():
-        what = model.built_in(target, config.seed, config.train_dataset.max_pixels)
+        what = model.built_in(str(configured), target, config.seed, config.train_dataset.max_pixels)
         return target, f"{configured} is not there; {what}", True
     if model.is_small(configured):
         return configured, f"{configured} as it is: it is small enough", False

@@ -14,6 +14,8 @@ import torch
 
 from llavaonevision1_5 import MODEL_TYPE, shims, tiny
 from llavaonevision1_5.shards import read_json
+from trains.rehearsal import tiny_qwen
+from utils.doctor import known_models
 
 HEAD_DIM, HEADS, KV_HEADS, LAYERS = 32, 2, 1, 2
 HIDDEN = HEAD_DIM * HEADS
@@ -71,13 +73,22 @@ def reduce(folder: Path, target: Path, seed: int) -> str:
     )
 
 
-def built_in(target: Path, seed: int, max_pixels: int | None) -> str:
-    """Write the project's own tiny LLaVA-OneVision-1.5 into `target` (replaced); returns what it is, in words."""
+def built_in(name: str, target: Path, seed: int, max_pixels: int | None) -> str:
+    """Write a tiny model of the project's own into `target` (replaced); returns what it is, in words.
+
+    It is of the family that `name`, a path, names, and LLaVA-OneVision-1.5 where that is none.
+    """
     _fresh(target)
-    config = tiny.build_config(max_position_embeddings=BUILT_IN_POSITIONS, suppress_media_tokens=True)
-    limits = {} if max_pixels is None else {"max_pixels": max_pixels}
-    tiny.build_tiny_checkpoint(target, seed=seed, config=config, **limits)
-    return "built-in LLaVA-OneVision-1.5 of 1.4 M random parameters, whose tokens are bytes"
+    published = known_models.config_of(name)
+    family = MODEL_TYPE if published is None else published[1]["model_type"]
+    if family == MODEL_TYPE:
+        config = tiny.build_config(max_position_embeddings=BUILT_IN_POSITIONS, suppress_media_tokens=True)
+        limits = {} if max_pixels is None else {"max_pixels": max_pixels}
+        tiny.build_tiny_checkpoint(target, seed=seed, config=config, **limits)
+    else:
+        tiny_qwen.build_model(family, max_position_embeddings=BUILT_IN_POSITIONS).save_pretrained(target)
+        tiny_qwen.build_processor(family).save_pretrained(target)
+    return f"a built-in {family} of about a million random parameters, whose tokens are bytes"
 
 
 def end_token(folder: Path) -> int | None:

@@ -20,7 +20,7 @@ class Page:
 
     def __init__(self, configuration: str):
         self.configuration = configuration
-        self.directory = Path("rehearsal")
+        self.directory: Path | None = None  # beside the run's records; None: there is no place yet
         self.problems: list[str] = []
         self.remarks: list[str] = []
         self.facts: dict[str, Any] = {}
@@ -48,8 +48,10 @@ class Page:
             "device": "this CPU" if plan.is_cpu else plan.speed_name,
         }
 
-    def write(self) -> Path:
-        """The page as JSON beside the run's records; returns its path."""
+    def write(self) -> Path | None:
+        """The page as JSON; returns its path, None where there is no place for it."""
+        if self.directory is None:
+            return None
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / NAME
         content = {

@@ -15,12 +15,14 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from llavaonevision1_5 import MODEL_TYPE
+from llavaonevision1_5.shards import read_json
 from reward.tools.audit import SELF_MINIMUM
 from trains.guards import PARITY_THRESHOLDS
 from utils.checkpoint import cli as checkpoint
-from utils.run_manifest import MANIFEST
 
 TIMEOUT_SECONDS = 900
+FAULTS = ("missing_keys", "unexpected_keys", "mismatched_keys")
 GRACE_SECONDS = 30
 WRITTEN = {
     "checkpoint for people": "checkpoints/*/{}/default/*/*.safetensors",
@@ -123,19 +125,23 @@ def check_references(run: Path, sound: set[tuple[str, str]]) -> tuple[dict[str, 
 
 
 def export(run: Path, model: Path, target: Path) -> tuple[str, list[str]]:
-    """Export the run's final checkpoint beside the model it started from, and load both: (what was said, problems)."""
+    """Export the run's final checkpoint beside the model it started from, and load both: (what was said, problems).
+
+    Other families than LLaVA-OneVision-1.5 are saved as they are published: theirs is only loaded.
+    """
+    if read_json(model / "config.json")["model_type"] != MODEL_TYPE:
+        from transformers import AutoModelForImageTextToText
+
+        _, found = AutoModelForImageTextToText.from_pretrained(run / "final", output_loading_info=True)
+        faults = [f"export: {kind}: {sorted(found[kind])[:3]}" for kind in FAULTS if found[kind]]
+        return "none needed: the final checkpoint loads as it is", faults
     shutil.rmtree(target, ignore_errors=True)
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         status = checkpoint.main(["export", str(run), str(target), "--original", str(model)])
         status = status or checkpoint.main(["verify", str(run), str(target), "--new-tokens", "4"])
     lines = said.getvalue().strip().splitlines()
-    return lines[-1] if lines else "", [f"export: {lines[-1]}"] if status else []
-
-
-def finished(run: Path) -> bool:
-    path = run / MANIFEST
-    return path.is_file() and json.loads(path.read_text())["finished"]
+    return f"{target}: {lines[-1]}", [f"export: {lines[-1]}"] if status else []
 
 
 def written(root: Path, config: Any) -> tuple[dict[str, str], list[str]]:

@@ -15,8 +15,8 @@ from dataset.media_tokens import media_token_ids
 from llavaonevision1_5 import sglang_environment
 from llavaonevision1_5.tiny import SPECIAL_IDS
 from sglang_cpu.process import free_port, running_server
-from tests.trains.tiny_qwen import FAMILIES, build_checkpoint, build_model, build_processor
 from trains.host import qwen_vl
+from trains.rehearsal.tiny_qwen import FAMILIES, build_checkpoint, build_model, build_processor
 from utils.sample import Sample
 
 IMAGES = {"text": (), "one image": ((140, 84),), "two images": ((56, 56), (84, 140))}  # width, height

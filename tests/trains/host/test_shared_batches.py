@@ -9,10 +9,10 @@ import torch
 from areal.api.cli_args import MicroBatchSpec
 
 from llavaonevision1_5 import tiny
-from tests.trains import tiny_qwen
 from trains.host import qwen_vl
 from trains.host.head import Question, ScoringHead
 from trains.host.shared_batches import results, shared_micro_batches
+from trains.rehearsal import tiny_qwen
 
 IMAGE, START, END = (tiny.SPECIAL_IDS[f"<|{name}|>"] for name in ("image_pad", "vision_start", "vision_end"))
 # (grids of the prompt's images in merged tokens, text tokens, lengths of the answers)

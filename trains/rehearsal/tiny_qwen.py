@@ -40,7 +40,7 @@ CLASSES = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3
 FAMILIES = list(CLASSES)
 
 
-def build_model(family: str):
+def build_model(family: str, *, max_position_embeddings: int = 4096):
     """A random model of a tenth of a million parameters that knows its positions, and writes no media tokens."""
     rope = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 3, 3]}
     if family == "qwen3_vl":
@@ -54,7 +54,7 @@ def build_model(family: str):
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "head_dim": 16,
-        "max_position_embeddings": 4096,
+        "max_position_embeddings": max_position_embeddings,
         "rms_norm_eps": 1e-6,
         "rope_parameters": rope,
         "tie_word_embeddings": tied,

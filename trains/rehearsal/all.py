@@ -1,0 +1,127 @@
+"""Rehearse every configuration of `configs/` on data in the published layout: `make rehearse`.
+
+    python -m trains.rehearsal.all [--output runs/rehearsal-all] [--workers 2] [NAME ...]
+
+Stage 2 starts from the checkpoint that the rehearsed stage 1 ended with. One line for each file, its log beside the
+data; exit status 1 unless all are ready. A file that no line of `CHAINS` names is refused by a test.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from dataset.digits import write_digits
+from trains.arguments import read
+from trains.config import Config
+from trains.rehearsal.published import write_published
+from utils.command_line import Parser
+
+ENTRY = "trains/grpo.py"
+# Files of one line are rehearsed one after the other, lines beside each other.
+CHAINS = (
+    ("llavaov15-8b_stage1_grpo", "llavaov15-8b_stage2_grpo"),
+    ("llavaov15-4b_stage1_grpo", "llavaov15-4b_stage2_grpo"),
+    ("digits_cpu_stage1", "digits_cpu_stage2"),
+    ("llavaov15-4b_1x80gb_grpo",),
+    ("llavaov15-4b_1x24gb_grpo",),
+    ("llavaov15-8b_2nodes_ray_grpo",),
+    ("llavaov15-8b_2nodes_slurm_grpo",),
+    ("qwen25vl-3b_stage1_grpo",),
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(prog="python -m trains.rehearsal.all", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="files of configs/ without .yaml (default: all)"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/rehearsal-all"), help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=2, help="rehearsals at one time (default: %(default)s)"
+    )
+    arguments = parser.parse_args(argv)
+    unknown = set(arguments.names) - {name for chain in CHAINS for name in chain}
+    if unknown:
+        parser.error(f"{sorted(unknown)} are not in {__name__}.CHAINS")
+    write_data(arguments.output)
+    wanted = arguments.names or [name for chain in CHAINS for name in chain]
+    chains = [kept for chain in CHAINS if (kept := [name for name in chain if name in wanted])]
+    started = time.monotonic()
+    with ThreadPoolExecutor(arguments.workers) as pool:
+        failed = [
+            name for names in pool.map(lambda chain: _walk(chain, arguments.output), chains) for name in names
+        ]
+    minutes = (time.monotonic() - started) / 60
+    print(f"{len(wanted) - len(failed)} of {len(wanted)} configurations are ready ({minutes:.1f} min)")
+    return 1 if failed else 0
+
+
+def write_data(output: Path) -> None:
+    """The data of every shipped configuration below `output`/data, as their paths name it below ./data."""
+    shutil.rmtree(output, ignore_errors=True)
+    write_published(output / "data/stage1-normal", "normal")
+    write_published(output / "data/stage2-long", "default")
+    write_digits(output / "data/digits")
+
+
+def arguments_for(name: str, output: Path) -> list[str]:
+    """The words behind the launcher that take configuration `name` to the data and folders of `output`."""
+    words = [ENTRY, "--config", f"configs/{name}.yaml"]
+    config, _ = read(words, Config)
+    moved = [
+        f"cluster.fileroot={output}",
+        f"++train_dataset.path={_moved(config.train_dataset.path, output)}",
+    ]
+    if config.train_dataset.mixture:
+        parts = [
+            f"{{path:'{_moved(part['path'], output)}',weight:{part['weight']}}}"
+            for part in config.train_dataset.mixture
+        ]
+        moved.append(f"++train_dataset.mixture=[{','.join(parts)}]")
+    if config.valid_dataset is not None:
+        moved.append(f"++valid_dataset.path={_moved(config.valid_dataset.path, output)}")
+    return [*words, *moved]
+
+
+def _moved(path: Any, output: Path) -> Path:
+    return output / Path(path)
+
+
+def _walk(chain: list[str], output: Path) -> list[str]:
+    """Rehearse the files of a chain; those that are not ready."""
+    failed = []
+    for name in chain:
+        words = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "areal.launcher.local",
+            *arguments_for(name, output),
+            "--rehearse",
+        ]
+        log, started = output / f"{name}.log", time.monotonic()
+        with log.open("w") as file:
+            status = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+        lines = log.read_text().splitlines()
+        problems = [line for line in lines if line.startswith("PROBLEM")]
+        print(
+            f"{'ready    ' if status == 0 else 'NOT READY'} {name}, {time.monotonic() - started:.0f} s: {log}",
+            flush=True,
+        )
+        print("\n".join(problems or lines[-5:]) if status else "", end="\n" if status else "", flush=True)
+        if status:
+            failed.append(name)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
