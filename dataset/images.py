@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from utils.files import read_named_file
 
@@ -36,7 +36,8 @@ FAULTS = (
     MemoryError,
     Image.DecompressionBombError,
 )
-UNPACKED_AT_END = (b"zTXt", b"iTXt")  # PNG chunks that may stand behind the pixels
+UNPACKED_AT_END = {b"zTXt", b"iTXt"}  # PNG chunks that may stand behind the pixels
+TEXT_CHUNKS = {b"tEXt", *UNPACKED_AT_END}  # in which old programs keep EXIF data
 
 
 class ImageError(ValueError):
@@ -64,6 +65,8 @@ def open_image(record: Any, sample_id: str = "?") -> Image.Image:
             )
     except ImageError:
         raise
+    except UnidentifiedImageError as error:  # whose message names an address in memory
+        raise ImageError(f"sample {sample_id}: image cannot be opened: its format is not known") from error
     except FAULTS as error:
         raise ImageError(f"sample {sample_id}: image cannot be opened: {error}") from error
     width, height = image.size
@@ -106,7 +109,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def upright_size(record: Any, sample_id: str = "?") -> tuple[int, int]:
     """(width, height) in pixels after EXIF orientation, read from the header without decoding the pixels."""
-    image = open_image(record, sample_id)
+    return _upright_size(open_image(record, sample_id), sample_id)
+
+
+def _upright_size(image: Image.Image, sample_id: str) -> tuple[int, int]:
     width, height = image.size
     if _orientation(image, sample_id) in (5, 6, 7, 8):  # the orientations that lie on their side
         width, height = height, width
@@ -116,14 +122,23 @@ def upright_size(record: Any, sample_id: str = "?") -> tuple[int, int]:
 def _orientation(image: Image.Image, sample_id: str) -> int | None:
     stream = getattr(image, "fp", None)
     # Pillow decodes the whole of a PNG in search of EXIF data
-    if image.format == "PNG" and isinstance(stream, io.BytesIO):
-        data = stream.getvalue()
-        if b"eXIf" not in data and b"Raw profile type" not in data:
-            return None
+    is_png = image.format == "PNG" and isinstance(stream, io.BytesIO)
+    if is_png and not png_chunks(stream.getvalue()) & {b"eXIf", *TEXT_CHUNKS}:
+        return None
     try:
         return image.getexif().get(0x0112)
     except FAULTS as error:
         raise ImageError(f"sample {sample_id}: image cannot be decoded: {error}") from error
+
+
+def png_chunks(data: bytes) -> set[bytes]:
+    """The kinds of chunks of a PNG up to its end, or to where its lengths lead out of the data."""
+    kinds, place = set(), 8
+    while place + 8 <= len(data) and b"IEND" not in kinds:
+        length, kind = struct.unpack_from(">I4s", data, place)
+        kinds.add(kind)
+        place += 12 + length
+    return kinds
 
 
 def checked_size(record: Any, sample_id: str = "?") -> tuple[int, int]:
@@ -132,15 +147,14 @@ def checked_size(record: Any, sample_id: str = "?") -> tuple[int, int]:
 
     Raises ``ImageError`` for an image that cannot be opened, is truncated or damaged.
     """
-    size = upright_size(record, sample_id)
     image = open_image(record, sample_id)
-    stream = getattr(image, "fp", None)
+    size, stream = _upright_size(image, sample_id), getattr(image, "fp", None)
     if not isinstance(stream, io.BytesIO):
         return size
     data = stream.getbuffer()
     end = bytes(data[-END_BYTES:])
     try:
-        if image.format == "PNG" and not any(name in stream.getvalue() for name in UNPACKED_AT_END):
+        if image.format == "PNG" and not png_chunks(stream.getvalue()) & UNPACKED_AT_END:
             image.verify()
         elif image.format != "JPEG" or b"\xff\xd9" not in end:
             image.load()

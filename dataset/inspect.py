@@ -16,8 +16,9 @@ import numpy as np
 
 from dataset.encode import prompt_length
 from dataset.images import ImageError, decode_image, resize_to_limits, to_base64_png
-from dataset.lengths import row_fault
+from dataset.lengths import Fault, bad_rows, row_fault
 from dataset.prompts import DEFAULT_PROMPTS, LAYOUTS, PromptConfig, render_problem
+from dataset.references import Reference, costly_reference
 from dataset.shards import RowReader, open_rows
 from llavaonevision1_5.shims import check_code
 from utils.columns import parse_columns
@@ -56,9 +57,13 @@ def inspect_rows(
     """
     found = Inspection(unit="characters" if processor is None else "tokens")
     seen: dict[str, int] = {}
+    faults: list[Fault] = []
+    references: list[tuple[int, Any, Reference]] = []
     for position, row in enumerate(reader.iter_rows()):
         length, fault = row_fault(row, lambda sample, sizes: _length(sample, sizes, processor, prompts))
         problems = [] if fault is None else [fault]
+        if fault is None and (reference := costly_reference(row)) is not None:
+            references.append((position, row["id"], reference))
         if row.get("id") in seen:
             problems.append(f"column 'id': {row['id']!r} is also row {seen[row['id']]}")
         seen.setdefault(row.get("id"), position)
@@ -68,7 +73,8 @@ def inspect_rows(
             found.lengths.append(length)
             if decode:
                 problems += _image_problems(Sample.from_row(row))
-        found.problems += [f"{reader.where(position)} (id {row.get('id')!r}): {text}" for text in problems]
+        faults += [(position, row.get("id"), text) for text in problems]
+    found.problems = [str(row) for _, row in bad_rows(reader, faults, references)]
     return found
 
 

@@ -1,27 +1,38 @@
 """Which rows can be trained on: what is wrong with a row, and the prompt length of every sound one.
 
 A byte-level token covers at least one byte, so most rows are known to fit from their byte count; only the
-others are tokenised. Results are kept in a small file per data set, tokenizer and prompt wording.
+others are tokenised. Images' bytes are read in several processes, references of costly verifiers by the reward
+pool. Results are kept in a small file per data set (size and time of its files), tokenizer and prompt wording.
 """
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dataset.bad_rows import BadRow
 from dataset.encode import prompt_length, prompt_length_bound
 from dataset.images import ImageError, checked_size
 from dataset.prompts import PromptConfig
+from dataset.references import Reference, costly_reference, unreadable
 from dataset.schema import row_problems
 from dataset.shards import RowReader
 from utils.files import replacing
 from utils.sample import Sample
 
 DEFAULT_CACHE_DIR = "~/.cache/llava-onevision-1.5-rl/lengths"
+CACHE_VERSION = 2  # of what is checked
+SPAN_ROWS = 512  # rows that a process checks at a time
+MAX_PROCESSES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +40,7 @@ class RowCheck:
     """What the start of a run knows of every row of a data set."""
 
     lengths: np.ndarray  # [num_rows] int32: prompt tokens; negative: an upper bound of them
-    bad: dict[int, str]  # row number -> file, row, id and reason
+    bad: dict[int, BadRow]  # by row number
 
     def fitting(self, max_length: int | None) -> np.ndarray:
         """Row numbers [num_kept] (int32) of sound rows with at most `max_length` prompt tokens."""
@@ -47,20 +58,27 @@ def check_rows(
     max_pixels: int | None,
     cache_dir: str | None = None,
 ) -> RowCheck:
-    """Every row's prompt length, or what is wrong with it. Images' bytes are read once; then the answer is cached."""
+    """Every row's prompt length, or what is wrong with it. Images' bytes are read once; then the answer is cached.
+
+    Of several processes that ask for the same at once, as the ranks of a trainer do, one works and the others wait.
+    """
     cache_path = _cache_path(reader, processor, prompts, max_pixels, cache_dir)
-    found = _load(cache_path)
-    if found is None or (max_length is not None and _undecided(found.lengths, max_length).any()):
-        found = _measure(reader, processor, max_length, prompts, max_pixels)
-        with replacing(cache_path) as file:
-            np.savez(file, lengths=found.lengths, bad=json.dumps(list(found.bad.items())))
+    with _one_at_a_time(cache_path):
+        found = _load(cache_path, reader)
+        if found is None or (max_length is not None and _undecided(found.lengths, max_length).any()):
+            found = _measure(reader, processor, max_length, prompts, max_pixels)
+            bad = [(number, row.id, row.fault) for number, row in found.bad.items()]
+            with replacing(cache_path) as file:
+                np.savez(file, lengths=found.lengths, bad=json.dumps(bad))
     return found
 
 
 def row_fault(
     row: Mapping[str, Any], measure: Callable[[Sample, list[tuple[int, int]]], int] | None = None
 ) -> tuple[int, str | None]:
-    """(prompt length by `measure`, what is wrong with the row or None): columns, reference and spec, images, prompt."""
+    """(prompt length by `measure`, what is wrong with the row or None): columns, spec, images, prompt, and references
+    as far as that is cheap; `dataset.references` reads the others.
+    """
     problem = next(row_problems(row), None)
     if problem is None:
         try:
@@ -73,9 +91,35 @@ def row_fault(
     return 0, problem
 
 
+Fault = tuple[int, Any, str]  # row number in the reader, id, what is wrong
+
+
+def bad_rows(
+    reader: RowReader, faults: list[Fault], references: list[tuple[int, Any, Reference]]
+) -> list[tuple[int, BadRow]]:
+    """(row number, record) of the rows with `faults` and of those whose reference is unreadable, in order."""
+    unread = unreadable(reference for *_, reference in references)
+    faults = [*faults, *((number, name, unread[ref]) for number, name, ref in references if ref in unread)]
+    return [(fault[0], _bad_row(reader, *fault)) for fault in sorted(faults, key=lambda fault: fault[0])]
+
+
+def _bad_row(reader: RowReader, number: int, sample_id: Any, fault: str) -> BadRow:
+    return BadRow(*reader.place(number), sample_id if sample_id is None else str(sample_id), fault)
+
+
 def _undecided(lengths: np.ndarray, max_length: int) -> np.ndarray:
     # Stored negative: an upper bound only, which decides nothing once it exceeds the limit.
     return (lengths < 0) & (-lengths > max_length)
+
+
+@dataclass
+class Span:
+    """What a process found of the rows from `start` on."""
+
+    start: int
+    lengths: list[int]
+    faults: list[Fault]
+    references: list[tuple[int, Any, Reference]]  # row number, id, what the reward pool is to read
 
 
 def _measure(
@@ -93,19 +137,68 @@ def _measure(
             length = prompt_length(processor, sample, sizes, **options)
         return length
 
-    lengths, bad = np.zeros(len(reader), dtype=np.int32), {}
-    for position, row in enumerate(reader.iter_rows()):
-        lengths[position], fault = row_fault(row, measured if processor is not None else None)
+    lengths = np.zeros(len(reader), dtype=np.int32)
+    faults: list[Fault] = []
+    references: list[tuple[int, Any, Reference]] = []
+    for span in _spans(reader, measured if processor is not None else None):
+        lengths[span.start : span.start + len(span.lengths)] = span.lengths
+        faults += span.faults
+        references += span.references
+    return RowCheck(lengths, dict(bad_rows(reader, faults, references)))
+
+
+_job: tuple[RowReader, Any] | None = None  # of a process that checks rows
+
+
+def _spans(reader: RowReader, measure: Any) -> Iterator[Span]:
+    """All rows in order, checked by as many processes as there are processors."""
+    starts = range(0, len(reader), SPAN_ROWS)
+    num_processes = min(MAX_PROCESSES, len(os.sched_getaffinity(0)), len(starts))
+    if num_processes < 2:
+        yield from (_span(reader, measure, start) for start in starts)
+        return
+    # by fork, as the loader's own workers: nothing is pickled, nothing imported again
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(num_processes, context, _take_job, (reader, measure)) as executor:
+        yield from executor.map(_span_of_job, starts)
+
+
+def _take_job(reader: RowReader, measure: Any) -> None:
+    global _job  # noqa: PLW0603
+    _job = (reader, measure)
+
+
+def _span_of_job(start: int) -> Span:
+    assert _job is not None
+    return _span(*_job, start)
+
+
+def _span(reader: RowReader, measure: Any, start: int) -> Span:
+    found = Span(start, [], [], [])
+    for number, row in enumerate(reader.iter_rows(start, start + SPAN_ROWS), start):
+        length, fault = row_fault(row, measure)
+        found.lengths.append(length)
         if fault is not None:
-            bad[position] = f"{reader.where(position)} (id {row.get('id')!r}): {fault}"
-    return RowCheck(lengths, bad)
+            found.faults.append((number, row.get("id"), fault))
+        elif (reference := costly_reference(row)) is not None:
+            found.references.append((number, row["id"], reference))
+    return found
 
 
-def _load(path: Path) -> RowCheck | None:
+@contextmanager
+def _one_at_a_time(cache_path: Path) -> Iterator[None]:
+    cache_path.parent.mkdir(parents=True, exist_ok=True)
+    with cache_path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _load(path: Path, reader: RowReader) -> RowCheck | None:
     if not path.exists():
         return None
     with np.load(path) as stored:
-        return RowCheck(stored["lengths"], dict(json.loads(str(stored["bad"]))))
+        bad = json.loads(str(stored["bad"]))
+        return RowCheck(stored["lengths"], {number: _bad_row(reader, number, *rest) for number, *rest in bad})
 
 
 def _cache_path(
@@ -118,6 +211,7 @@ def _cache_path(
     image_side = "" if processor is None else repr(processor.image_processor.to_dict())
     template = getattr(processor, "chat_template", "")
     parts = (
+        CACHE_VERSION,
         reader.fingerprint(),
         vocabulary and vocabulary.hexdigest(),
         image_side,

@@ -14,6 +14,7 @@ import numpy as np
 from torch.utils.data import Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
+from dataset.bad_rows import BadRow, BadRows
 from dataset.encode import prepare_images
 from dataset.images import ImageError
 from dataset.lengths import check_rows
@@ -43,6 +44,7 @@ def create_dataloader(
     cache_dir: str | None = None,
     columns: Mapping[str, str] | None = None,
     max_bad_share: float = 0.01,
+    bad_rows: BadRows | None = None,
 ) -> "RolloutLoader":
     """A loader of the rows of one data-parallel rank.
 
@@ -50,7 +52,7 @@ def create_dataloader(
     ``{"path": ..., "weight": ...}``, the main source first. `batch_size` counts prompts over all ranks.
     Rows are the dicts of ``Sample.to_row`` (`images` decoded, RGB, at the model's size) plus `spec` as a
     dict. Rows with more than `max_length` prompt tokens are left out and counted. So are rows that cannot be used,
-    whatever is wrong with them, each named in the log; more than `max_bad_share` of a source is an error. An image
+    whatever is wrong with them, each listed in `bad_rows`; more than `max_bad_share` of a source is an error. An image
     whose damage shows only in decoding is left out of its batch when drawn. `columns`: see `utils.columns`.
 
     Raises ``ValueError`` for a batch size that the ranks cannot share, wrong columns, too many bad rows, or none left.
@@ -61,7 +63,7 @@ def create_dataloader(
         )
     if max_length is not None and processor is None:
         raise ValueError("max_length needs a processor to count tokens with")
-    mixture = as_mixture(data)
+    mixture, bad_rows = as_mixture(data), BadRows() if bad_rows is None else bad_rows
     readers = [open_rows(part.path, columns=part.columns or columns, seed=seed) for part in mixture]
     kept = []
     for reader in readers:
@@ -73,6 +75,7 @@ def create_dataloader(
             max_pixels=max_pixels,
             cache_dir=cache_dir,
         )
+        bad_rows.add(check.bad.values(), written=rank > 0)
         _refuse_too_many(reader, check.bad, max_bad_share)
         rows = check.fitting(max_length)
         num_long = len(reader) - len(rows) - len(check.bad)
@@ -84,8 +87,6 @@ def create_dataloader(
             max_length,
             len(check.bad),
         )
-        for reason in check.bad.values():
-            logger.warning("row left out: %s", reason)
         if not len(rows):
             raise ValueError(f"{reader.name}: none of its {len(reader)} rows fits max_length {max_length}")
         kept.append(rows)
@@ -97,7 +98,7 @@ def create_dataloader(
         rank=rank,
         world_size=world_size,
     )
-    return RolloutLoader(
+    loader = RolloutLoader(
         RolloutRows(readers, kept, processor, max_pixels),
         batch_size=batch_size // world_size,
         sampler=sampler,
@@ -105,12 +106,14 @@ def create_dataloader(
         collate_fn=list,
         persistent_workers=num_workers > 0,
     )
+    loader.bad_rows = bad_rows
+    return loader
 
 
-def _refuse_too_many(reader: RowReader, bad: Mapping[int, str], max_bad_share: float) -> None:
+def _refuse_too_many(reader: RowReader, bad: Mapping[int, BadRow], max_bad_share: float) -> None:
     if len(bad) <= max_bad_share * len(reader):
         return
-    listed = "\n".join(list(bad.values())[:MAX_REPORTED])
+    listed = "\n".join(str(row) for row in list(bad.values())[:MAX_REPORTED])
     more = f"\n... and {len(bad) - MAX_REPORTED} more" if len(bad) > MAX_REPORTED else ""
     raise SchemaError(
         f"{reader.name}: {len(bad)} of {len(reader)} rows cannot be used, more than max_bad_share {max_bad_share:g} "
@@ -143,8 +146,13 @@ class RolloutRows(Dataset):
             try:
                 row["images"] = prepare_images(self.processor, sample, self.max_pixels)
             except ImageError as error:
-                return LeftOut(key, str(error))
+                return LeftOut(key, sample.id, str(error))
         return row
+
+    def bad_row(self, place: tuple[int, int], sample_id: str, fault: str) -> BadRow:
+        """The record of the row that `place` names."""
+        source, position = place
+        return BadRow(*self.readers[source].place(int(self.kept[source][position])), sample_id, fault)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,17 +160,19 @@ class LeftOut:
     """In place of a row that a worker could not make; reported where logging is set up, in the main process."""
 
     place: tuple[int, int]
+    id: str
     reason: str
 
 
 class RolloutLoader(StatefulDataLoader):
-    """StatefulDataLoader whose batches leave out rows with unreadable images; each is logged and counted once."""
+    """StatefulDataLoader whose batches leave out rows that turn out to be unusable; each is listed once."""
 
+    bad_rows: BadRows
     left_out: frozenset[tuple[int, int]] = frozenset()
 
     @property
     def num_left_out(self) -> int:
-        """Rows whose image turned out not to be decodable, over all epochs so far."""
+        """Rows that turned out to be unusable after the start, over all epochs so far."""
         return len(self.left_out)
 
     @property
@@ -170,10 +180,14 @@ class RolloutLoader(StatefulDataLoader):
         """Rows of an epoch over all ranks; `len` counts this rank's batches, perhaps one more than another's."""
         return len(self.sampler.sources)
 
+    def leave_out(self, place: tuple[int, int], sample_id: str, reason: str) -> None:
+        """Hand out the row at `place` no more, and list it."""
+        self.left_out |= {tuple(place)}
+        self.bad_rows.add([self.dataset.bad_row(place, sample_id, reason)])
+
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         for batch in super().__iter__():
             for row in batch:
-                if isinstance(row, LeftOut) and row.place not in self.left_out:
-                    self.left_out |= {row.place}
-                    logger.error("row left out: %s", row.reason)
-            yield [row for row in batch if not isinstance(row, LeftOut)]
+                if isinstance(row, LeftOut):
+                    self.leave_out(row.place, row.id, row.reason)
+            yield [row for row in batch if not isinstance(row, LeftOut) and row["place"] not in self.left_out]

@@ -28,11 +28,11 @@ class RowReader(Protocol):
     def read(self, row: int) -> dict[str, Any]:
         """One row as a plain dict, all columns."""
 
-    def iter_rows(self) -> Iterator[dict[str, Any]]:
-        """All rows in order, a batch in memory."""
+    def iter_rows(self, start: int = 0, stop: int | None = None) -> Iterator[dict[str, Any]]:
+        """Rows `start` to `stop` (None: the end) in order, a batch in memory."""
 
-    def where(self, row: int) -> str:
-        """File and row number, for messages."""
+    def place(self, row: int) -> tuple[str, int]:
+        """File and row number in it, for messages."""
 
     def fingerprint(self) -> str:
         """Changes when the rows may have changed."""
@@ -120,25 +120,29 @@ class ParquetRows:
         stored = table.slice(table.num_rows + row - int(self.ends[group]), 1).to_pylist()[0]
         return self._curated(stored, int(self.groups[group, 0]), row)
 
-    def iter_rows(self) -> Iterator[dict[str, Any]]:
-        row = 0
-        for index, file in enumerate(self.files):
-            with _open_parquet(file) as parquet:
-                names = stored_names(self.columns, parquet.schema_arrow.names)
-                for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=names, use_threads=False):
-                    for stored in batch.to_pylist():
-                        yield self._curated(stored, index, row)
-                        row += 1
+    def iter_rows(self, start: int = 0, stop: int | None = None) -> Iterator[dict[str, Any]]:
+        row, stop = start, len(self) if stop is None else min(stop, len(self))
+        while row < stop:
+            group = int(np.searchsorted(self.ends, row, side="right"))
+            file, local_group, num_rows = (int(value) for value in self.groups[group])
+            handle, end = self._handle(file), int(self.ends[group])
+            names = stored_names(self.columns, handle.schema_arrow.names)
+            table = handle.read_row_group(local_group, columns=names, use_threads=False)
+            wanted = table.slice(num_rows + row - end, min(stop, end) - row)
+            for batch in wanted.to_batches(max_chunksize=BATCH_ROWS):
+                for stored in batch.to_pylist():
+                    yield self._curated(stored, file, row)
+                    row += 1
 
     def _curated(self, stored: dict[str, Any], file: int, row: int) -> dict[str, Any]:
         folder = self.files[file].parent
         return curated(stored, self.columns, name=self.files[0].stem, number=row, folder=folder)
 
-    def where(self, row: int) -> str:
+    def place(self, row: int) -> tuple[str, int]:
         group = int(np.searchsorted(self.ends, row, side="right"))
         file = int(self.groups[group, 0])
         first = int(self.groups[self.groups[:, 0] < file, 2].sum())
-        return f"{self.files[file]}, row {row - first}"
+        return str(self.files[file]), row - first
 
     def fingerprint(self) -> str:
         stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in self.files]
@@ -173,19 +177,18 @@ class MappedRows:
     def read(self, row: int) -> dict[str, Any]:
         return self._curated(self.table[row : row + 1].to_pylist()[0], row)
 
-    def iter_rows(self) -> Iterator[dict[str, Any]]:
-        row = 0
-        names = stored_names(self.columns, self.table.column_names)
-        for batch in self.table.select_columns(names).iter(batch_size=BATCH_ROWS):
-            for stored in batch.to_pylist():
-                yield self._curated(stored, row)
-                row += 1
+    def iter_rows(self, start: int = 0, stop: int | None = None) -> Iterator[dict[str, Any]]:
+        table = self.table.select_columns(stored_names(self.columns, self.table.column_names))
+        stop = len(self) if stop is None else min(stop, len(self))
+        for first in range(start, stop, BATCH_ROWS):
+            rows = table[first : min(first + BATCH_ROWS, stop)].to_pylist()
+            yield from (self._curated(stored, first + number) for number, stored in enumerate(rows))
 
     def _curated(self, stored: dict[str, Any], row: int) -> dict[str, Any]:
         return curated(stored, self.columns, name=Path(self.name).stem, number=row, folder=self.folder)
 
-    def where(self, row: int) -> str:
-        return f"{self.name}, row {row}"
+    def place(self, row: int) -> tuple[str, int]:
+        return self.name, row
 
     def fingerprint(self) -> str:
         return repr((str(self.table._fingerprint), self.columns))
@@ -208,23 +211,22 @@ class JoinedRows:
         return int(self.ends[-1])
 
     def read(self, row: int) -> dict[str, Any]:
-        reader, own = self._place(row)
+        reader, own = self._own(row)
         return reader.read(own)
 
-    def iter_rows(self) -> Iterator[dict[str, Any]]:
-        for reader, picked in zip(self.readers, self.picked, strict=True):
-            wanted = set(picked.tolist())
-            yield from (row for number, row in enumerate(reader.iter_rows()) if number in wanted)
+    def iter_rows(self, start: int = 0, stop: int | None = None) -> Iterator[dict[str, Any]]:
+        stop = len(self) if stop is None else min(stop, len(self))
+        yield from (self.read(row) for row in range(start, stop))
 
-    def where(self, row: int) -> str:
-        reader, own = self._place(row)
-        return reader.where(own)
+    def place(self, row: int) -> tuple[str, int]:
+        reader, own = self._own(row)
+        return reader.place(own)
 
     def fingerprint(self) -> str:
         pairs = zip(self.readers, self.picked, strict=True)
         return repr([(reader.fingerprint(), zlib.crc32(picked.tobytes())) for reader, picked in pairs])
 
-    def _place(self, row: int) -> tuple[RowReader, int]:
+    def _own(self, row: int) -> tuple[RowReader, int]:
         part = int(np.searchsorted(self.ends, row, side="right"))
         picked = self.picked[part]
         return self.readers[part], int(picked[len(picked) + row - int(self.ends[part])])

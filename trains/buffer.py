@@ -39,7 +39,7 @@ class NoSignalError(RuntimeError):
 
 
 class RolloutFailedError(RuntimeError):
-    """A prompt failed again and again, or its data is wrong."""
+    """A prompt failed again and again, or the data of several in a row is wrong."""
 
 
 @dataclass
@@ -62,7 +62,8 @@ class RingBuffer:
         drop_without_signal: dynamic sampling (DAPO, Yu et al. 2025, section 3.2): a group whose rewards are all
             equal is dropped and another prompt takes its place.
         max_attempts_per_batch: with `drop_without_signal`, give up after dropping this many batches of groups in a
-            row; and the number of times that one prompt may fail or be evicted.
+            row; the number of times that one prompt may fail or be evicted; prompts in a row whose data is wrong.
+        leave_out: called with a prompt whose data is wrong and the reason; without it the first one stops the run.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class RingBuffer:
         resubmit_evicted: bool = True,
         drop_without_signal: bool = False,
         max_attempts_per_batch: int = 8,
+        leave_out: Callable[[Any, str], None] | None = None,
     ):
         self.executor = executor
         self.batch_size = batch_size
@@ -81,6 +83,8 @@ class RingBuffer:
         self.resubmit_evicted = resubmit_evicted
         self.drop_without_signal = drop_without_signal
         self.max_attempts_per_batch = max_attempts_per_batch
+        self.leave_out = leave_out
+        self._wrong_in_a_row = 0
         self.counts: Counter[str] = Counter()  # since the start: submitted, consumed, evicted, ...
         self._undelivered: dict[int, Any] = {}  # prompts submitted and not consumed, in order of submission
         self._attempts: Counter[int] = Counter()
@@ -117,7 +121,9 @@ class RingBuffer:
                     raise RolloutFailedError("AReaL rejected a rollout; the trainer's log says why")
                 if "failure" in group:
                     self._on_failure(group["failure"], workflow)
-                elif self.drop_without_signal and not has_signal(group):
+                    continue
+                self._wrong_in_a_row = 0
+                if self.drop_without_signal and not has_signal(group):
                     num_dropped += 1
                     self._on_dropped(group, num_dropped)
                 else:
@@ -190,6 +196,12 @@ class RingBuffer:
     def _on_failure(self, failure: Failure, workflow: Any) -> None:
         self.counts["failed"] += 1
         self.executor.release()
+        if failure.is_data_error and self.leave_out is not None:
+            self._wrong_in_a_row += 1
+            if self._wrong_in_a_row < self.max_attempts_per_batch:
+                self._attempts.pop(failure.key, None)
+                self.leave_out(self._undelivered.pop(failure.key), failure.message)
+                return
         self._attempts[failure.key] += 1
         if failure.is_data_error or self._attempts[failure.key] >= self.max_attempts_per_batch:
             raise RolloutFailedError(failure.message)

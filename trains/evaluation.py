@@ -6,6 +6,7 @@ with it their staleness, is untouched. The weights do not change meanwhile: the 
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from typing import Any
 
@@ -38,28 +39,36 @@ def evaluate(run: Run) -> dict[str, Any]:
 
 
 def _roll_out(run: Run) -> list[dict[str, Any]]:
-    """One answer to each held-out prompt of this rank. Raises RuntimeError for a prompt that cannot be rolled out."""
+    """One answer to each held-out prompt of this rank; rows whose data turns out to be wrong are left out.
+
+    Raises RuntimeError for a prompt that cannot be rolled out for another reason.
+    """
     executor = run.eval_rollout.executor
     limit = run.config.valid_dataset.max_samples
     rows = (row for batch in run.eval_dataloader for row in batch)
     if limit is not None:
         share = -(-limit // run.actor.data_parallel_world_size)
         rows = (row for _, row in zip(range(share), rows, strict=False))
-    records, num_open, exhausted = [], 0, False
-    while num_open or not exhausted:
-        while not exhausted and num_open < MAX_OPEN_PROMPTS:
+    records, opened, exhausted = [], {}, False
+    keys = itertools.count()
+    while opened or not exhausted:
+        while not exhausted and len(opened) < MAX_OPEN_PROMPTS:
             row = next(rows, None)
             exhausted = row is None
             if row is not None:
-                executor.submit(
-                    {"key": len(records) + num_open, "prompt": row}, run.eval_workflow, is_eval=True
-                )
-                num_open += 1
-        for group in executor.finished(POLL_SECONDS) if num_open else []:
-            num_open -= 1
-            if "failure" in group:
-                raise RuntimeError(f"evaluation: {group['failure'].message}")
-            records.append(_record(group["info"][0]))
+                key = next(keys)
+                opened[key] = row["place"], row["id"]
+                executor.submit({"key": key, "prompt": row}, run.eval_workflow, is_eval=True)
+        for group in executor.finished(POLL_SECONDS) if opened else []:
+            failure = group.get("failure")
+            if failure is None:
+                info = group["info"][0]
+                del opened[info.key]
+                records.append(_record(info))
+            elif failure.is_data_error:
+                run.eval_dataloader.leave_out(*opened.pop(failure.key), failure.message)
+            else:
+                raise RuntimeError(f"evaluation: {failure.message}")
     return records
 
 

@@ -14,7 +14,9 @@ from areal.utils.evaluator import Evaluator
 from areal.utils.hf_utils import load_hf_processor_and_tokenizer
 from areal.utils.stats_logger import StatsLogger
 
+import dataset.bad_rows
 import dataset.loader
+from dataset.bad_rows import BadRows
 from dataset.loader import create_dataloader
 from dataset.media_tokens import media_token_ids
 from reward.pool import RewardPool
@@ -108,11 +110,21 @@ def build(config: Config) -> Run:
     rank, world_size = actor.data_parallel_rank, actor.data_parallel_world_size
     seeding.set_random_seed(config.seed, key=f"trainer{actor.rank}")
     if rank == 0:
+        let_be_heard(dataset.bad_rows.logger)
         let_be_heard(dataset.loader.logger)
 
     processor, _ = load_hf_processor_and_tokenizer(config.actor.path)
     data, prompts = config.train_dataset, config.prompts.settings(config.seed)
-    shared = {"rank": rank, "world_size": world_size, "seed": config.seed, "prompts": prompts}
+    bad_rows = BadRows(run_directory(config) / dataset.bad_rows.FILE_NAME)
+    if actor.rank == 0:
+        bad_rows.path.unlink(missing_ok=True)
+    shared = {
+        "rank": rank,
+        "world_size": world_size,
+        "seed": config.seed,
+        "prompts": prompts,
+        "bad_rows": bad_rows,
+    }
     train_dataloader = create_dataloader(
         data.mixture or data.path,
         processor,

@@ -83,7 +83,7 @@ class Failure:
 
     key: int
     message: str
-    is_data_error: bool  # a mistake in our data: stop the run, trying again cannot help
+    is_data_error: bool  # a mistake in our data: leave the row out, trying again cannot help
 
 
 Rollout = Group | dict[str, Any]  # what a workflow returns: a group or {"failure": Failure}

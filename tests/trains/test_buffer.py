@@ -124,6 +124,29 @@ def test_a_mistake_in_the_data_stops_the_run_and_a_passing_fault_does_not():
         buffer.next_batch(iter("xyz"), None, executor.get_version)
 
 
+def test_rows_with_wrong_data_are_left_out_until_too_many_come_in_a_row():
+    executor, left_out = FakeExecutor(), []
+    buffer = RingBuffer(
+        Executor(executor),
+        batch_size=1,
+        max_staleness=0,
+        max_attempts_per_batch=3,
+        leave_out=lambda prompt, reason: left_out.append((prompt, reason)),
+    )
+    original, wrong = executor.finish, iter([True, True, False, True, True, True])
+    executor.finish = lambda index: original(index, failure="data" if next(wrong) else None)
+    prompts = iter("abcdefgh")
+    (group,) = buffer.next_batch(prompts, None, executor.get_version)
+    assert group["info"][0].sample_id == "c"
+    assert left_out == [("a", "data"), ("b", "data")]
+    assert buffer.state_dict()["undelivered"] == [], "nor generated again after a restart"
+    assert buffer.counts["failed"] == 2
+    executor.version = 1
+    with pytest.raises(RolloutFailedError, match="data"):
+        buffer.next_batch(prompts, None, executor.get_version)
+    assert [prompt for prompt, _ in left_out] == ["a", "b", "d", "e"]
+
+
 def test_signal_needs_a_real_difference():
     assert not has_signal({"rewards": torch.tensor([0.3, 0.3 + 1e-8])})
     assert has_signal({"rewards": torch.tensor([0.3, 0.4])})

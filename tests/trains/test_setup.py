@@ -156,6 +156,6 @@ def test_prompts_are_stored_by_their_place_and_read_again():
     state = ResumableData(loader, rollout).state_dict()
     assert "large" not in str(state)
     restored = []
-    data[0, 1] = LeftOut(0, "became unreadable")
+    data[0, 1] = LeftOut((0, 1), "b", "became unreadable")
     ResumableData(loader, SimpleNamespace(load_state_dict=restored.append)).load_state_dict(state)
     assert restored == [{"undelivered": [data[0, 3]], "counts": {"consumed": 4}}]

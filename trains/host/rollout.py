@@ -93,6 +93,7 @@ class BoundedRollout(RemoteSGLangEngine):
         del args, kwargs  # AReaL's grouping and filters: the workflow and the buffer do both
         if self._prompts is None:
             self._prompts = Prompts(dataloader)
+            self.buffer.leave_out = lambda row, reason: dataloader.leave_out(row["place"], row["id"], reason)
         start = time.perf_counter()
         batch = self.buffer.next_batch(self._prompts, workflow, self.get_version)
         self.waited_seconds = time.perf_counter() - start
