@@ -61,7 +61,7 @@ STEP = {
     "buffer/evicted": "Groups thrown away because a token had grown too old, since the start.",
     "buffer/given_up": "Evicted prompts that were not generated again (any more), since the start.",
     "buffer/dropped_without_signal": "Groups replaced by dynamic sampling, since the start.",
-    "buffer/failed": "Prompts whose rollouts failed, since the start: tried again, or left out where their data is wrong.",
+    "buffer/failed": "Prompts whose rollouts failed, since the start: tried again, or left out for wrong data.",
     "buffer/ready": "Finished groups waiting at the end of the step.",
     "seconds/rollout": "Time until the batch was there: waiting for it, and sharing it out among the ranks.",
     "seconds/proximal": "Time of the proximal (and reference) log-probabilities.",

@@ -17,7 +17,7 @@ from dataset.references import unreadable
 from dataset.schema import OPTIONAL_COLUMNS, REQUIRED_COLUMNS, SchemaError
 from dataset.shards import open_rows
 from tests.dataset.conftest import make_row
-from tests.fixtures.published import LIST, SVG
+from trains.rehearsal.published import LIST, SVG
 
 SCRIPT = "<svg xmlns='http://www.w3.org/2000/svg' width='40' height='40'><script/></svg>"
 COSTLY = (  # answer type, reference, what is wrong with it

@@ -50,7 +50,7 @@ def examine(config: Any, processor: Any) -> tuple[list[dict[str, Any]], list[str
                 "kept": len(kept),
                 "too_long": len(reader) - len(kept) - len(check.bad),
                 "unusable": len(check.bad),
-                "reasons": list(check.bad.values())[:MAX_SHOWN],
+                "reasons": [str(row) for row in list(check.bad.values())[:MAX_SHOWN]],
                 "max_length": max_length,
             }
             records.append(record)
