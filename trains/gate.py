@@ -242,7 +242,14 @@ def _check_checkpoint(config: Any, key: str, path: str) -> Iterator[str]:
         check_code(model)  # AReaL and the servers load with trust_remote_code
     except ValueError as error:
         yield f"{key}: {error}"
-    longest = settings.get("text_config", settings).get("max_position_embeddings")
+    if not isinstance(settings.get("model_type"), str):
+        yield (
+            f"{key}={path!r}: config.json gives no model_type, so it is no checkpoint's, or incomplete; put the "
+            "published config.json there"
+        )
+        return
+    text_config = settings.get("text_config")
+    longest = (text_config if isinstance(text_config, dict) else settings).get("max_position_embeddings")
     limit = config.sglang.context_length
     if limit is not None and longest is not None and limit > longest:
         yield (
@@ -308,7 +315,8 @@ def _check_engine(config: Any) -> Iterator[str]:
         model_type = read_json(Path(config.actor.path) / "config.json").get("model_type")
     except (FileNotFoundError, ValueError):  # _check_checkpoint says so
         return
-    if config.actor.attn_impl == "sdpa" and model_type not in (MODEL_TYPE, *qwen_vl.MODEL_TYPES):
+    known = (MODEL_TYPE, *qwen_vl.MODEL_TYPES)
+    if config.actor.attn_impl == "sdpa" and isinstance(model_type, str) and model_type not in known:
         yield (
             f"actor.attn_impl='sdpa' lets packed sequences of model type {model_type!r} attend to each other; "
             "write flash_attention_2"

@@ -47,6 +47,7 @@ NUMBERS: tuple[Limit, ...] = (
     ("rollout.max_concurrent_rollouts", _at_least(1), "1 or more"),
     ("rollout.max_head_offpolicyness", _at_least(0), "0 (synchronous) or more"),
     ("rollout.request_timeout rollout.setup_timeout", _above(0), "seconds above 0"),
+    ("rollout.pause_grace_period", _at_least(0), "seconds, 0 or more"),
     ("rollout.request_retries", _at_least(1), "1 or more"),
     ("buffer.max_attempts_per_batch", _above(0), "more than 0"),
     ("reward.num_workers", _at_least(1), "1 or more"),
@@ -67,7 +68,11 @@ NUMBERS: tuple[Limit, ...] = (
         "a share, 0 to 1",
     ),
     ("sglang.mem_fraction_static", lambda value: 0 < value < 1, "a share between 0 and 1"),
-    ("sglang.max_running_requests sglang.context_length", _at_least(1), "1 or more"),
+    (
+        "sglang.max_running_requests sglang.context_length sglang.max_prefill_tokens",
+        _at_least(1),
+        "1 or more",
+    ),
     ("saver.freq_epochs saver.freq_steps", _at_least(1), "1 or more, or null for never"),
     ("evaluator.freq_epochs evaluator.freq_steps", _at_least(1), "1 or more, or null for never"),
     ("recover.freq_epochs recover.freq_steps", _at_least(1), "1 or more, or null for never"),
@@ -103,7 +108,8 @@ def check_limits(config: Any) -> Iterator[str]:
     for key, choices in CHOICES.items():
         value = value_of(config, key)
         if value is not None and value not in choices:
-            yield f"{key}={value!r}: wanted one of {', '.join(choices)}"
+            follows = " (it is actor.dtype, unless given)" if key == "sglang.dtype" else ""
+            yield f"{key}={value!r}: wanted one of {', '.join(choices)}{follows}"
     for key in ("experiment_name", "trial_name"):
         value = value_of(config, key)
         if not NAME.fullmatch(str(value)):

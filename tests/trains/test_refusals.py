@@ -4,16 +4,20 @@ import copy
 import json
 import math
 import re
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 
 import pytest
 from areal.api.cli_args import parse_cli_args, to_structured_cfg
+from areal.launcher import preflight
 from omegaconf import OmegaConf
 
 from trains.config import Config, validate
 from trains.gate import Missing, problems, remarks
 from trains.limits import CHOICES, NUMBERS
+from utils.doctor import machine
+from utils.doctor import report as doctor
 
 CONFIG = str(Path(__file__).resolve().parents[2] / "configs/digits_cpu_stage1.yaml")
 # (changes by dotted key, what the message begins with)
@@ -187,6 +191,83 @@ def test_a_broken_config_json_is_named_once(good, tmp_path):
         (tmp_path / "config.json").write_text(content)
         (found,) = problems(changed(good, {"actor.path": str(tmp_path)}))
         assert message in found
+
+
+# Commands, each with the faults of its overrides; both doors name all of them in the same words.
+BOTH_DOORS = {
+    "one command with everything wrong": {
+        "++gconfig.stop=[x]": "gconfig.stop=['x']: the servers have no tokenizer; write gconfig.stop_token_ids",
+        "++gconfig.min_new_tokens=4": "gconfig.min_new_tokens=4: the server would forbid",
+        "total_train_steps=-1": "total_train_steps=-1: wanted 1 or more",
+        "saver.freq_steps=0": "saver.freq_steps=0: wanted 1 or more, or null for never",
+        "evaluator.freq_steps=-1": "evaluator.freq_steps=-1: wanted 1 or more, or null for never",
+        "actor.weight_update_mode=nccl": "actor.weight_update_mode='nccl': wanted one of xccl, disk",
+        "train_dataset.batch_size=0": "train_dataset.batch_size=0: wanted 1 or more",
+        "rollout.max_concurrent_rollouts=0": "rollout.max_concurrent_rollouts=0: wanted 1 or more",
+        "actor.optimizer.lr=nan": "actor.optimizer.lr=nan: wanted a finite number above 0",
+        "seed=-1": "seed=-1: wanted 0 to 4294967295",
+        "actor.dtype=fp32": "sglang.dtype='fp32': wanted one of bfloat16, float16, float32 (it is actor.dtype,",
+        "sglang.context_length=100000": "sglang.context_length=100000 is above the 4096 positions",
+        "trial_name=../x": "trial_name='../x': wanted letters, digits",
+        "train_dataset.mixture=[{weight: 1.0}]": "train_dataset.mixture[0]={'weight': 1.0}: wanted a path",
+        "valid_dataset.path=./nowhere": "valid_dataset.path='./nowhere' does not exist or holds no data",
+        "cluster.fileroot=README.md/runs": "cluster.fileroot='README.md/runs': ",
+        "loss.eps_clip=2": "loss.eps_clip = 2.0: wanted a number in [0, 1)",
+        "loss.estimator=rloo": "loss.batch_whiten = true: wanted false: normalised over the batch, rloo",
+        "loss.without_signal=mean": "loss.without_signal = 'mean': wanted one of zero, batch_mean",
+        "++enable_offload=true": "enable_offload=True has no effect here",
+        "rollout.pause_grace_period=-1": "rollout.pause_grace_period=-1.0: wanted seconds, 0 or more",
+        "++sglang.max_prefill_tokens=0": "sglang.max_prefill_tokens=0: wanted 1 or more",
+        "prompts.num_thinking_prompts=0": "prompts.num_thinking_prompts=0: wanted 1 (the recipe's own) to 6",
+        "prompts.layout=before": "prompts.layout='before': wanted one of recipe, release",
+    },
+    "data and steps": {
+        "total_train_steps=0": "total_train_steps=0: wanted 1 or more",
+        "train_dataset.path=./nowhere": "train_dataset.path='./nowhere' does not exist or holds no data",
+    },
+    "keys that are none": {
+        "train_dataset.num_thinking_prompts=2": "train_dataset.num_thinking_prompts is not a key",
+        "loss.signal=zero": "loss.signal is not a key",
+    },
+    "what needs a plan": {
+        "rollout.scheduling_spec=[{cpu: 1, env_vars: {SGLANG_VLM_CACHE_SIZE_MB: 100}}]": "SIZE_MB=100: image features",
+        "sglang.dtype=float16": "sglang.dtype=float16 differs from actor.dtype=float32",
+    },
+}
+
+
+@pytest.mark.parametrize("command", BOTH_DOORS)
+def test_launchers_and_doctor_refuse_alike(command, overrides, monkeypatch):
+    monkeypatch.chdir(Path(CONFIG).parents[1])
+    arguments = ["--config", CONFIG, *overrides, *BOTH_DOORS[command]]
+    diagnosis, said = doctor.examine(arguments), {}
+    for launcher in ("local", "slurm"):
+        with pytest.raises(preflight.ConfigurationError) as refused:
+            preflight.load(["trains/grpo.py", *arguments], launcher)
+        said[launcher] = str(refused.value).removeprefix(f"{CONFIG}: ").splitlines()
+    assert sorted(diagnosis.problems + diagnosis.missing) == sorted(said["local"]) == sorted(said["slurm"])
+    for word, message in BOTH_DOORS[command].items():
+        assert any(message in line for line in said["local"]), (word, said["local"])
+
+
+def test_a_login_node_does_not_judge_the_nodes(overrides, monkeypatch):
+    """Ports and versions are this machine's; the disk is that of the run, wherever it is looked at."""
+    monkeypatch.chdir(Path(CONFIG).parents[1])
+    here = replace(machine.look("."), num_free_ports=0, versions={"sglang": "0.1"}, free_disk_bytes=10)
+    monkeypatch.setattr(machine, "look", lambda folder: here)
+    arguments = ["--config", CONFIG, *overrides]
+    on_the_node, elsewhere = (doctor.problems_here(arguments, name) for name in ("local", "ray"))
+    assert [line.split()[0] for line in on_the_node] == [elsewhere[0].split()[0], "only", "sglang"]
+    assert len(elsewhere) == 1
+    assert elsewhere[0].startswith("cluster.fileroot=")
+
+
+def test_a_config_without_a_model_type_is_one_message(good, tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    for content in ("{}", '{"model_type": 7, "text_config": null}'):
+        (tmp_path / "config.json").write_text(content)
+        (found,) = problems(changed(good, {"actor.path": str(tmp_path)}))
+        assert found.startswith(f"actor.path='{tmp_path}': config.json gives no model_type")
 
 
 def test_what_is_only_missing_stops_a_run_and_no_plan(good):

@@ -181,8 +181,8 @@ def check_checkpoint(plan: Plan) -> Iterator[Finding]:
         )
 
 
-def check_disk_and_ports(plan: Plan) -> Iterator[Finding]:
-    """Room for what a run writes at one time, ports to listen on, a name that is free."""
+def check_disk(plan: Plan) -> Iterator[Finding]:
+    """Room for what a run writes at one time, a name that is free."""
     config = plan.config
     weights = plan.model.parameters * 2
     wanted = 2 * weights  # the final checkpoint, and one from the saver
@@ -195,15 +195,19 @@ def check_disk_and_ports(plan: Plan) -> Iterator[Finding]:
             f"cluster.fileroot={config.cluster.fileroot!r} has {plan.here.free_disk_bytes / GIB:.0f} GiB free; two "
             f"checkpoints, recovery and weight exchange need {wanted / GIB:.0f}",
         )
+    run = Path(config.cluster.fileroot) / config.experiment_name / config.trial_name / "run.json"
+    if run.is_file() and config.recover.mode in ("off", "disabled"):
+        yield False, f"{run.parent} holds a run already, which this one would overwrite; set trial_name=NAME"
+
+
+def check_ports(plan: Plan) -> Iterator[Finding]:
+    """Ports to listen on."""
     if plan.here.num_free_ports < NUM_PORT_PROBES // 2:
         yield (
             True,
             f"only {plan.here.num_free_ports} of {NUM_PORT_PROBES} ports tried between 10000 and 32767 are free; "
             "servers take theirs from there",
         )
-    run = Path(config.cluster.fileroot) / config.experiment_name / config.trial_name / "run.json"
-    if run.is_file() and config.recover.mode in ("off", "disabled"):
-        yield False, f"{run.parent} holds a run already, which this one would overwrite; set trial_name=NAME"
 
 
 def check_versions(plan: Plan) -> Iterator[Finding]:
@@ -235,6 +239,9 @@ CHECKS = (
     check_devices,
     check_memory,
     check_checkpoint,
-    check_disk_and_ports,
+    check_disk,
+    check_ports,
     check_versions,
 )
+# What a login node cannot tell of the nodes that a job gets, whose environment may come out of a container.
+NODE_CHECKS = (check_memory, check_ports, check_versions)

@@ -12,7 +12,7 @@ is started or written. What is checked: docs/gpu.md.
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from utils.command_line import Parser
@@ -44,10 +44,12 @@ def examine(
     *,
     gpu_memory_bytes: float | None = None,
     answer_tokens: int | None = None,
+    is_login_node: bool = False,
 ) -> Diagnosis:
     """All findings about `["--config", FILE, "key=value", ...]` on the machine `here` (default: this one).
 
-    Checks that need an earlier one to pass are left out when it fails: one mistake gives one message.
+    Checks that need an earlier one to pass are left out when it fails: one mistake gives one message. On a login node
+    those of the machine are left out: its GPUs, memory, ports and installed versions are not those of a job's nodes.
     """
     diagnosis = Diagnosis()
     from trains.arguments import read
@@ -66,6 +68,8 @@ def examine(
     if diagnosis.problems:
         return diagnosis
     here = here or machine.look(config.cluster.fileroot)
+    if is_login_node:
+        here = replace(here, gpus=())
     try:
         plan = make_plan(config, here, gpu_memory_bytes=gpu_memory_bytes, answer_tokens=answer_tokens)
     except KeyError as error:
@@ -79,6 +83,8 @@ def examine(
         return diagnosis
     diagnosis.plan = plan
     for check in doctor_checks.CHECKS:
+        if is_login_node and check in doctor_checks.NODE_CHECKS:
+            continue
         for is_problem, text in check(plan):
             (diagnosis.problems if is_problem else diagnosis.remarks).append(text)
     return diagnosis
@@ -146,9 +152,11 @@ def describe(argv: list[str]) -> tuple[str, int]:
     return report(diagnosis), 2 if diagnosis.problems else diagnosis.status
 
 
-def problems_here(argv: list[str]) -> list[str]:
-    """What stops a run with these arguments on this machine; the local launcher asks before it starts anything."""
-    diagnosis = examine(argv)
+def problems_here(argv: list[str], launcher: str) -> list[str]:
+    """What stops a run with these arguments; every launcher asks before it starts anything, Ray's and Slurm's from a
+    login node.
+    """
+    diagnosis = examine(argv, is_login_node=launcher != "local")
     return diagnosis.problems + diagnosis.missing
 
 

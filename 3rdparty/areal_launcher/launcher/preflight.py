@@ -66,8 +66,8 @@ def load(argv: list[str], launcher_name: str) -> tuple[Any, list[str]]:
         raise
     except Exception as error:  # hydra and omegaconf raise their own classes for a bad key or value
         raise ConfigurationError(f"{config_file}: {str(error).strip()}") from error
-    if launcher_name == "local" and not dry_run:
-        _check_machine(argv, config_file)
+    if not dry_run:
+        _check_machine(argv, config_file, launcher_name)
     _tell_servers_of_the_model(config)
     if overrides:
         print(f"[launcher] resolved: {' '.join(overrides)}", flush=True)
@@ -149,11 +149,11 @@ def _tell_servers_of_the_model(config) -> None:
         OmegaConf.update(spec, "env_vars", {**sglang_environment(), **given}, force_add=True)
 
 
-def _check_machine(argv: list[str], config_file: Path) -> None:
+def _check_machine(argv: list[str], config_file: Path, launcher_name: str) -> None:
     """What the project's own doctor, where it has one, calls a problem of this configuration on this machine."""
     if importlib.util.find_spec("utils.doctor.report") is None:
         return
-    problems = importlib.import_module("utils.doctor.report").problems_here(argv)
+    problems = importlib.import_module("utils.doctor.report").problems_here(argv, launcher_name)
     if problems:
         raise ConfigurationError(f"{config_file}: " + "\n".join(problems))
 
