@@ -172,5 +172,6 @@ def _example(group: Group) -> dict[str, Any]:
         "answer_type": info.answer_type,
         "completion": info.completions[0],
         "reward": info.scores[0].total,
+        "accuracy": info.scores[0].parts["accuracy"],
         "status": info.scores[0].status,
     }

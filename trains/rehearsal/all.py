@@ -53,7 +53,9 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"{sorted(unknown)} are not in {__name__}.CHAINS")
     write_data(arguments.output)
     wanted = arguments.names or [name for chain in CHAINS for name in chain]
-    chains = [kept for chain in CHAINS if (kept := [name for name in chain if name in wanted])]
+    # read here: hydra keeps its state in globals, which threads would share
+    words = {name: arguments_for(name, arguments.output) for name in wanted}
+    chains = [kept for chain in CHAINS if (kept := {name: words[name] for name in chain if name in words})]
     started = time.monotonic()
     with ThreadPoolExecutor(arguments.workers) as pool:
         failed = [
@@ -95,30 +97,27 @@ def _moved(path: Any, output: Path) -> Path:
     return output / Path(path)
 
 
-def _walk(chain: list[str], output: Path) -> list[str]:
+def _walk(chain: dict[str, list[str]], output: Path) -> list[str]:
     """Rehearse the files of a chain; those that are not ready."""
     failed = []
-    for name in chain:
+    for name, arguments in chain.items():
         words = [
             sys.executable,
             "-W",
             "ignore",
             "-m",
             "areal.launcher.local",
-            *arguments_for(name, output),
+            *arguments,
             "--rehearse",
         ]
         log, started = output / f"{name}.log", time.monotonic()
         with log.open("w") as file:
             status = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
-        lines = log.read_text().splitlines()
-        problems = [line for line in lines if line.startswith("PROBLEM")]
-        print(
-            f"{'ready    ' if status == 0 else 'NOT READY'} {name}, {time.monotonic() - started:.0f} s: {log}",
-            flush=True,
-        )
-        print("\n".join(problems or lines[-5:]) if status else "", end="\n" if status else "", flush=True)
+        verdict = "NOT READY" if status else "ready"
+        print(f"{verdict:<9} {name}, {time.monotonic() - started:.0f} s: {log}", flush=True)
         if status:
+            lines = log.read_text().splitlines()
+            print("\n".join([line for line in lines if line.startswith("PROBLEM")] or lines[-5:]), flush=True)
             failed.append(name)
     return failed
 

@@ -81,7 +81,7 @@ class Page:
                 yield f"            {row['source']}, {row['answer_type']} ({row['samples']}): {means}"
         yield from map(_step_line, facts.get("steps", ()))
         if facts.get("references"):
-            yield f"answers     mean reward of the reference as a rollout: {_numbers(facts['references'].items())}"
+            yield f"answers     mean accuracy of the reference as a rollout: {_numbers(facts['references'].items())}"
         for found in facts.get("evaluation", ()):
             overall = found["overall"]
             text = f"accuracy {overall['accuracy']:.3f} on {overall['num_samples']} rows"

@@ -89,7 +89,7 @@ def check_steps(run: Path, config: Any, wanted: list[int]) -> tuple[list[dict[st
     for step in steps:
         name, norms = f"step {step['step']}", step["gradient_norms"]
         dead = [part for part, norm in norms.items() if not (math.isfinite(norm) and norm > 0)]
-        frozen = {"tower": config.actor.freeze_vision_tower, "projector": config.actor.freeze_projector}
+        frozen = {"vision_": config.actor.freeze_vision_tower, "projector": config.actor.freeze_projector}
         dead = [
             part for part in dead if not any(is_frozen and key in part for key, is_frozen in frozen.items())
         ]
@@ -104,21 +104,21 @@ def check_steps(run: Path, config: Any, wanted: list[int]) -> tuple[list[dict[st
 
 
 def check_references(run: Path, sound: set[tuple[str, str]]) -> tuple[dict[str, float], list[str]]:
-    """(mean reward of the placed reference answers by source and type, those of `sound` that were not rewarded)."""
+    """(mean accuracy of the placed reference answers by source and type, those of `sound` that were not rewarded)."""
     rewards, problems = defaultdict(list), []
     for step in records(run, "rollouts.jsonl"):
         for rollout in step["rollouts"]:
             if rollout.get("is_reference"):
                 rewards[rollout["source"], rollout["answer_type"]].append(rollout)
     for (source, answer_type), found in rewards.items():
-        poor = [rollout for rollout in found if rollout["reward"] < SELF_MINIMUM]
+        poor = [rollout for rollout in found if rollout["accuracy"] < SELF_MINIMUM]
         if poor and (source, answer_type) in sound:
             problems.append(
-                f"{source}, {answer_type}: the reference answer as a rollout scored {poor[0]['reward']:.3f} "
+                f"{source}, {answer_type}: the reference answer as a rollout scored {poor[0]['accuracy']:.3f} "
                 f"({poor[0]['status']}, id {poor[0]['id']}), although the audit accepts it"
             )
     means = {
-        f"{source}, {answer_type}": sum(r["reward"] for r in found) / len(found)
+        f"{source}, {answer_type}": sum(r["accuracy"] for r in found) / len(found)
         for (source, answer_type), found in rewards.items()
     }
     return means, problems
