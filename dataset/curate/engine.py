@@ -100,6 +100,10 @@ class Engine:
             parameters["logit_bias"] = logit_bias(options.forbidden_token_ids)
         if not options.seeded:
             payload = {**base, "sampling_params": {**parameters, "n": options.num_attempts}}
+            if image_data and options.num_attempts > 1:
+                payload["image_data"] = [
+                    list(image_data)
+                ]  # a batch of one, or several images would be a batch
             return _generations(await self._post(payload), [None] * options.num_attempts)
         seeds = [attempt_seed(options.seed, sample_id, i) for i in range(options.num_attempts)]
         replies = await _all_or_cancel(

@@ -72,6 +72,14 @@ def test_seeded_requests_carry_one_seed_per_attempt():
         assert "n" not in payload["sampling_params"]
 
 
+def test_several_images_of_one_prompt_are_no_batch_of_prompts():
+    """SGLang takes a flat list beside `n` for one image each of so many prompts, and refuses it."""
+    for attempts, sent in ((3, [["a", "b"]]), (1, ["a", "b"])):
+        options = SamplingOptions(attempts, 1.0, 20, seed=219, seeded=False)
+        _, (payload,) = ask([(200, [reply([1])] * attempts)], options, images=("a", "b"))
+        assert payload["image_data"] == sent
+
+
 def test_a_grouped_request_asks_once_for_all_attempts():
     grouped = SamplingOptions(3, 1.0, 20, seed=219, seeded=False)
     answers, payloads = ask([(200, [reply([1]), reply([2], "length"), reply([3])])], grouped, images=())
