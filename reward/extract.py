@@ -17,6 +17,8 @@ MAX_UNWRAPPED_CHARS = 100_000
 _TAG = re.compile(r"</?(?:think|answer)>")
 _MATH_WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 _MARKDOWN_WRAPPERS = (("**", "**"), ("__", "__"), ("*", "*"), ("_", "_"), ("`", "`"))
+_WRAPPERS = _MATH_WRAPPERS + _MARKDOWN_WRAPPERS
+_FIRST = "$\\*_`"  # characters of a wrapping
 _LATEX_COMMANDS = (
     "\\text",
     "\\textbf",
@@ -158,7 +160,8 @@ def _boxed_at(text: str, position: int, end: int) -> int | None:
 
 def unwrap(text: str) -> str:
     """Strip a code fence, then markdown, math-mode and LaTeX text wrapping that spans the whole of `text`."""
-    text = strip_fence(text.translate(_INVISIBLE).strip())
+    visible = text if text.isascii() else text.translate(_INVISIBLE)
+    text = strip_fence(visible.strip())
     if len(text) > MAX_UNWRAPPED_CHARS:
         return text
     for _ in range(_MAX_LAYERS):
@@ -193,12 +196,13 @@ def fenced_block(text: str) -> str:
 
 def _without_layer(text: str) -> str:
     """One wrapping less, or the text unchanged. "$5$ and $6$" is not wrapped, "**B**" is."""
-    for left, right in _MATH_WRAPPERS + _MARKDOWN_WRAPPERS:
+    wrapped = text[:1] in _FIRST
+    for left, right in _WRAPPERS if wrapped else ():
         if len(text) > len(left) + len(right) and text.startswith(left) and text.endswith(right):
             inner = text[len(left) : -len(right)]
             if left not in inner.replace("\\$", "") and right not in inner and not inner.endswith("\\"):
                 return inner.strip()
-    command = _COMMAND.match(text)
+    command = _COMMAND.match(text) if wrapped else None
     if (
         command
         and command.group(1) in _LATEX_COMMANDS

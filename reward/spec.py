@@ -33,6 +33,9 @@ COMMON: dict[str, Any] = {
 }
 
 
+_encode = json.JSONEncoder(sort_keys=True).encode  # `json.dumps` would make one each time
+
+
 class Rule(NamedTuple):
     """A sample's resolved specification: which verifier, with which parameters, weighed how."""
 
@@ -49,7 +52,7 @@ def resolve(answer_type: str, spec: Mapping[str, Any] | None = None) -> Rule:
     if not isinstance(spec, Mapping):
         raise ValueError(f"spec: got {type(spec).__name__}, wanted a mapping")
     try:
-        text = json.dumps(spec, sort_keys=True)
+        text = _encode(spec)
     except (TypeError, ValueError) as error:
         raise ValueError(f"spec: must hold only JSON values: {error}") from error
     return _resolve_cached(answer_type, text)

@@ -108,6 +108,7 @@ def jaccard(left: Counter[str], right: Counter[str]) -> float:
 
 def multiset_jaccard(left: Counter[str], right: Counter[str]) -> float:
     """Multiset Jaccard sum(min) / sum(max) of the counts, in [0, 1]; two empty multisets give 0."""
-    shared = sum(min(left[key], right[key]) for key in left.keys() & right.keys())
+    common = left.keys() & right.keys()
+    shared = sum(map(min, map(left.__getitem__, common), map(right.__getitem__, common)))
     union = left.total() + right.total() - shared
     return shared / union if union else 0.0

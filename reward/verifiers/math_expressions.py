@@ -103,12 +103,10 @@ def _with_latex(latex: str, unit: tuple[str, Fraction] | None) -> Gold:
 
 def quick(extracted: str, references: tuple[str, ...], params: Mapping[str, Any]) -> Verdict | None:
     """Numbers against numbers are judged in the caller's process; anything else goes to a worker."""
-    if len(extracted) > 200 or any(len(reference) > 200 for reference in references):
-        return None
-    if refusal(extracted) or any(refusal(reference) for reference in references):
-        return None
     golds = [_quick_gold(reference) for reference in references]
-    if any(gold.value is None for gold in golds):
+    if any(gold is None or gold.value is None for gold in golds):
+        return None
+    if len(extracted) > 200 or refusal(extracted):
         return None
     prepare_number("0", params)
     answer = read(extracted)
@@ -119,8 +117,9 @@ def quick(extracted: str, references: tuple[str, ...], params: Mapping[str, Any]
 
 
 @lru_cache(maxsize=2048)
-def _quick_gold(reference: str) -> Gold:
-    return read(unwrap(reference))
+def _quick_gold(reference: str) -> Gold | None:
+    """A reference read in the caller's process, None where only a worker may."""
+    return None if len(reference) > 200 or refusal(reference) else read(unwrap(reference))
 
 
 def verify(extracted: str, prepared: Gold, params: Mapping[str, Any]) -> Verdict:

@@ -246,7 +246,7 @@ class Dispatcher(threading.Thread):
     def _read(self, worker: Worker) -> None:
         """Take in what the worker sent; its reply is complete, partial, or it has died."""
         try:
-            chunk = worker.connection.recv(1 << 20)
+            chunk = worker.connection.recv(1 << 16)
         except BlockingIOError:
             return
         except OSError:

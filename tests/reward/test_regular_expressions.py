@@ -283,7 +283,8 @@ def test_what_the_callers_process_does_is_bounded(answer_type):
     for turn, num_chars in itertools.product(TURNS, (900, 1_990, 3_990, 19_900, 49_900, 99_900, 399_000)):
         body = turn * ((num_chars - 60) // len(turn))
         whole = (f"<answer>{body}</answer>", f"<think>{body}</think><answer>5</answer>", f"<answer>5{body}")
-        for completion in whole if num_chars > 30_000 else whole[:1]:
+        # What is thought and what is cut off never reaches a verifier: it costs the same for every type.
+        for completion in whole if answer_type == "any" and num_chars > 30_000 else whole[:1]:
             for _ in range(3):  # processor time too is longer while other work shares a core
                 start = time.process_time()
                 score_quick(
