@@ -139,11 +139,11 @@ def test_the_one_code_block_of_an_answer(answer, text):
 )
 def test_hostile_repetition_is_linear(unit):
     completion = (unit * MAX_COMPLETION_CHARS)[: MAX_COMPLETION_CHARS * 2]
-    started = time.perf_counter()
+    started = time.process_time()
     extract(completion)
     extract("<answer>" + completion[:300_000] + "</answer>")
     unwrap(completion[:90_000])
-    assert time.perf_counter() - started < 1.5
+    assert time.process_time() - started < 1.5
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A fuzz target over extraction, parsing and every verifier that runs in the caller's process, for a bounded time."""
+"""A fuzz target over extraction, parsing and every verifier that runs in the caller's process."""
 
 import math
 import random
@@ -10,8 +10,8 @@ from reward.spec import resolve
 from reward.types import STATUSES
 from reward.verifiers.math_expressions import quick, read
 
-SECONDS = 10.0
-SLOWEST = 1.0
+NUM_CASES = 20_000
+SLOWEST_SECONDS = 1.0  # of processor time
 REFERENCES = {
     "multiple-choice": "A, C",
     "number": "-1,234.5",
@@ -134,15 +134,13 @@ def test_fuzz():
     seed = 20260219
     chooser = random.Random(seed)
     params = resolve("math-expressions").params
-    deadline = time.perf_counter() + SECONDS
-    num_cases = 0
-    while time.perf_counter() < deadline:
+    for case in range(NUM_CASES):
         text = random_text(chooser)
         answer_type = chooser.choice(sorted(REFERENCES))
         completion = chooser.choice(
             ["<answer>{}</answer>", "\\boxed{{{}}}", "{}", "<think>a</think><answer>{}</answer>"]
         ).format(text)
-        started = time.perf_counter()
+        started = time.process_time()
         if answer_type == "math-expressions":
             if refusal(text) is None:
                 read(text)
@@ -150,11 +148,9 @@ def test_fuzz():
             output = score_quick(completion, REFERENCES[answer_type], answer_type)
         else:
             output = score_local(completion, REFERENCES[answer_type], answer_type, prompt_type="think")
-        took = time.perf_counter() - started
-        assert took < SLOWEST, (seed, num_cases, answer_type, completion[:300])
+        took = time.process_time() - started
+        assert took < SLOWEST_SECONDS, (seed, case, answer_type, completion[:300])
         if output is not None:
             assert 0.0 <= output.total <= 1.0
             assert all(math.isfinite(value) for value in output.parts.values())
             assert output.status in STATUSES
-        num_cases += 1
-    assert num_cases > 500

@@ -256,6 +256,6 @@ def test_iou_survives_extremes():
     ],
 )
 def test_hostile_repetition_is_fast(unit):
-    started = time.perf_counter()
+    started = time.process_time()
     read_boxes((unit * 50_000)[:50_000])
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0

@@ -106,13 +106,14 @@ ENDS = {
 @pytest.mark.parametrize("name", ENDS)
 def test_hostile_programs_are_contained(name, layer):
     code, end = ENDS[name]
+    limit = 0.5 if end == "timeout" else 1.5
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     start = time.monotonic()
     with open_session(code, layer) as session:
-        outcome = session.run({"stdin": ""}, 1.5)
+        outcome = session.run({"stdin": ""}, limit)
         assert outcome.end in end
-        assert session.run({"stdin": ""}, 1.5).end in end  # and the runner is still there
-    assert time.monotonic() - start < 8.0
+        assert session.run({"stdin": ""}, limit).end in end  # and the runner is still there
+    assert time.monotonic() - start < 30.0  # no program ends by itself in that time
     assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
     assert "root:" not in outcome.stdout
 

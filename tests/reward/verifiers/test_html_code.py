@@ -101,10 +101,10 @@ def test_long_output_is_refused_unread():
 )
 def test_scanning_is_linear(unit):
     text = unit * (150_000 // len(unit))
-    start = time.perf_counter()
+    start = time.process_time()
     markup.scan(text, html=True)
     markup.scan(text, html=False)
-    assert time.perf_counter() - start < 3.0
+    assert time.process_time() - start < 3.0
 
 
 @given(st.text(alphabet="<>/!-'\"ab =", max_size=60), st.text(alphabet="<>/!-'\"ab =", max_size=60))

@@ -199,10 +199,10 @@ HOSTILE = [
 @pytest.mark.parametrize("answer", HOSTILE, ids=lambda text: text[:24])
 def test_hostile_input_ends_quickly_and_does_not_pay(answer):
     prepared = prepare("x+1", PARAMS)
-    started = time.perf_counter()
+    started = time.process_time()
     assert VERIFIER.verify(answer, prepared, PARAMS).accuracy == 0.0
     assert quick(answer, ("5",), PARAMS) is None or quick(answer, ("5",), PARAMS).accuracy == 0.0
-    assert time.perf_counter() - started < 3.0
+    assert time.process_time() - started < 3.0
 
 
 @pytest.mark.parametrize(

@@ -156,10 +156,10 @@ REJECTED = {
 
 @pytest.mark.parametrize("name", REJECTED)
 def test_hostile_documents_are_refused_before_drawing(name):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(SvgRejected):
         parse(find_document(REJECTED[name]))
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
     verdict = verify(REJECTED[name])
     assert (verdict.status, verdict.parts["ssim"]) == ("rejected", 0.0)
 
@@ -187,9 +187,9 @@ def test_entities_of_plain_text_are_expanded():
     ],
 )
 def test_entities_of_anything_else_are_not_expanded(entities):
-    start = time.perf_counter()
+    start = time.process_time()
     assert verify(PROLOG.format(entities) + f"{HEAD}<text>&b;&b;</text></svg>").status == "unparseable"
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
 
 
 @pytest.mark.parametrize(
