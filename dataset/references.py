@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
+from dataset.schema import reference_problem
 from reward.pool import RewardPool, read_reply
 from reward.registry import VERIFIERS
 from reward.spec import resolve
@@ -74,5 +75,5 @@ def _fault(future: Future, answer_type: str, options: Mapping[str, Any], seconds
         try:
             read_reply(reply, "", answer_type, options)
         except ValueError as error:
-            return f"column 'spec': {error}" if str(error).startswith("spec") else f"column 'answer': {error}"
+            return reference_problem(error)
     return None

@@ -92,7 +92,13 @@ def row_problems(row: Mapping[str, Any]) -> Iterator[str]:
     try:
         check_reference(row["answer"], row["answer_type"], row["prompt_type"], spec)
     except ValueError as error:
-        yield f"column 'spec': {error}" if str(error).startswith("spec") else f"column 'answer': {error}"
+        yield reference_problem(error)
+
+
+def reference_problem(error: ValueError) -> str:
+    """What a verifier says of a reference or spec, with the column that it is about."""
+    column = "spec" if str(error).startswith("spec") else "answer"
+    return f"column {column!r}: {str(error).removeprefix('answer: ')}"
 
 
 def rows_to_table(

@@ -65,6 +65,9 @@ def test_references_of_costly_verifiers_are_read_at_the_start_and_listed_once(co
     assert sorted(row["id"] for batch in loader for row in batch) == [
         f"set/{number:05d}" for number in range(10) if number not in wrong
     ]
+    assert rows[1]["fault"].startswith(
+        "column 'answer': svg-code cannot read the reference 'no svg': no svg root"
+    )
     problems = inspect_rows(open_rows(costly)).problems
     assert problems == [str(BadRow(**row)) for row in rows], "the same words before a run"
 
