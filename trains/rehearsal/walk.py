@@ -24,6 +24,7 @@ from utils.checkpoint import cli as checkpoint
 TIMEOUT_SECONDS = 900
 FAULTS = ("missing_keys", "unexpected_keys", "mismatched_keys")
 GRACE_SECONDS = 30
+PROGRESS = tuple(f"[launcher] {word}" for word in ("remark", "started", "resolved"))
 WRITTEN = {
     "checkpoint for people": "checkpoints/*/{}/default/*/*.safetensors",
     "recovery": "checkpoints/*/{}/recover_?/recover_checkpoint/*",
@@ -65,10 +66,10 @@ def forget(root: Path, experiment: str, trial: str) -> None:
 
 def cause(lines: list[str]) -> str:
     """Why a launch failed, in its own words: the trainer's or the launcher's last message, else the last line."""
-    for start in ("[grpo] stopped by ", "[launcher] "):
-        found = [line.removeprefix("[grpo] ") for line in lines if line.startswith(start)]
-        if found:
-            return found[0] if start.startswith("[grpo]") else found[-1]
+    stopped = [line.removeprefix("[grpo] ") for line in lines if line.startswith("[grpo] stopped by ")]
+    said = [line for line in lines if line.startswith("[launcher] ") and not line.startswith(PROGRESS)]
+    if stopped or said:
+        return stopped[0] if stopped else said[-1]
     return next((line for line in reversed(lines) if line.strip()), "no output")
 
 
