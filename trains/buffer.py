@@ -7,6 +7,8 @@ short ones, and nothing looks at the age when a group is consumed. This buffer s
     gap(token) = trainer version - version of the weights that generated the token
     a group is consumed only if max over its tokens of gap <= eta; else it is evicted and counted
 
+Within that bound it keeps as little in generation as the trainer needs (trains/freshness.py).
+
 It also knows which prompts were drawn from the data and not yet consumed, so that a resumed run repeats none and
 loses none.
 """
@@ -14,11 +16,13 @@ loses none.
 from __future__ import annotations
 
 import itertools
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from trains.freshness import JustInTime
 from trains.types import Failure, Group
 
 POLL_SECONDS = 1.0
@@ -61,6 +65,8 @@ class RingBuffer:
         resubmit_evicted: generate an evicted prompt again; otherwise it is skipped.
         drop_without_signal: dynamic sampling (DAPO, Yu et al. 2025, section 3.2): a group whose rewards are all
             equal is dropped and another prompt takes its place.
+        freshness: `auto` submits just in time, as few groups as keep the trainer from waiting; `off` always fills the
+            capacity.
         max_attempts_per_batch: with `drop_without_signal`, give up after dropping this many batches of groups in a
             row; the number of times that one prompt may fail or be evicted; prompts in a row whose data is wrong.
         leave_out: called with a prompt whose data is wrong and the reason; without it the first one stops the run.
@@ -74,6 +80,7 @@ class RingBuffer:
         max_staleness: int,
         resubmit_evicted: bool = True,
         drop_without_signal: bool = False,
+        freshness: str = "auto",
         max_attempts_per_batch: int = 8,
         leave_out: Callable[[Any, str], None] | None = None,
     ):
@@ -85,17 +92,25 @@ class RingBuffer:
         self.max_attempts_per_batch = max_attempts_per_batch
         self.leave_out = leave_out
         self._wrong_in_a_row = 0
+        self.pace = JustInTime(batch_size, self.capacity) if freshness == "auto" else None
         self.counts: Counter[str] = Counter()  # since the start: submitted, consumed, evicted, ...
         self._undelivered: dict[int, Any] = {}  # prompts submitted and not consumed, in order of submission
         self._attempts: Counter[int] = Counter()
         self._ready: list[Entry] = []
         self._next_key = 0
         self._to_resubmit: list[Any] = []  # prompts restored from a checkpoint
+        self._delivered_at = time.monotonic()
+        self._waited = 0.0  # seconds, for the batch that is being put together
 
     @property
     def capacity(self) -> int:
         """Groups in generation or waiting: (eta + 1) batches."""
         return (self.max_staleness + 1) * self.batch_size
+
+    @property
+    def target(self) -> int:
+        """Groups to keep in generation or waiting, at most `capacity`."""
+        return self.capacity if self.pace is None else self.pace.target
 
     @property
     def num_ready(self) -> int:
@@ -138,6 +153,7 @@ class RingBuffer:
             del self._undelivered[entry.key]
             self._attempts.pop(entry.key, None)
         self.counts["consumed"] += len(batch)
+        self._observe()
         return [entry.group for entry in batch]
 
     def state_dict(self) -> dict[str, Any]:
@@ -152,7 +168,7 @@ class RingBuffer:
         self.counts = Counter(state["counts"])
 
     def _fill(self, prompts: Iterator[Any], workflow: Any) -> None:
-        while len(self._undelivered) < self.capacity:
+        while len(self._undelivered) < self.target:
             prompt = self._to_resubmit.pop(0) if self._to_resubmit else next(prompts)
             self._submit(self._next_key, prompt, workflow)
             self._next_key += 1
@@ -164,10 +180,18 @@ class RingBuffer:
 
     def _collect(self) -> Iterator[Any]:
         """Wait for one finished group, then take all that are there."""
+        start = time.monotonic()
         results = self.executor.finished(POLL_SECONDS)
+        self._waited += time.monotonic() - start
         while results:
             yield from results
             results = self.executor.finished(0)
+
+    def _observe(self) -> None:
+        now = time.monotonic()
+        if self.pace is not None:
+            self.pace.observe(self._waited, now - self._delivered_at)
+        self._waited, self._delivered_at = 0.0, now
 
     def _evict(self, version: int, workflow: Any) -> None:
         stale = [entry for entry in self._ready if version - entry.oldest_version > self.max_staleness]

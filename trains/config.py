@@ -106,6 +106,7 @@ class BufferConfig:
 
     resubmit_evicted: bool = True
     drop_without_signal: bool = False
+    freshness: str = "auto"
     max_attempts_per_batch: int = 8
 
 

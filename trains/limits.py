@@ -91,6 +91,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "actor.attn_impl": ("flash_attention_2", "sdpa"),
     "actor.weight_update_mode": ("xccl", "disk"),
     "prompts.layout": LAYOUTS,
+    "buffer.freshness": ("auto", "off"),
     "recover.mode": ("on", "auto", "off", "disabled"),
     "stats_logger.wandb.mode": ("online", "offline", "disabled", "shared"),
     "cluster.name_resolve.type": ("nfs", "etcd3", "ray"),

@@ -74,7 +74,11 @@ class Report:
             **metrics,
             **update_metrics(tracker_stats),
             **update,
-            "buffer": {**run.rollout.buffer.counts, "ready": run.rollout.buffer.num_ready},
+            "buffer": {
+                **run.rollout.buffer.counts,
+                "ready": run.rollout.buffer.num_ready,
+                "target": run.rollout.buffer.target,
+            },
             "seconds": {name: round(self.seconds.get(name, 0.0), 4) for name in PHASES}
             | {"total": round(total, 4)},
             "exchange_pause": run.actor.exchange_seconds,

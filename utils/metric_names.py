@@ -63,6 +63,7 @@ STEP = {
     "buffer/dropped_without_signal": "Groups replaced by dynamic sampling, since the start.",
     "buffer/failed": "Prompts whose rollouts failed, since the start: tried again, or left out for wrong data.",
     "buffer/ready": "Finished groups waiting at the end of the step.",
+    "buffer/target": "Groups that the buffer keeps submitted and not consumed, at most (eta + 1) batches.",
     "seconds/rollout": "Time until the batch was there: waiting for it, and sharing it out among the ranks.",
     "seconds/proximal": "Time of the proximal (and reference) log-probabilities.",
     "seconds/advantages": "Time of the advantages.",

@@ -19,7 +19,7 @@ from trains.host.executor import Executor
 
 def test_oldest_prompts_are_consumed_first():
     executor = FakeExecutor()
-    buffer = RingBuffer(Executor(executor), batch_size=BATCH, max_staleness=ETA)
+    buffer = RingBuffer(Executor(executor), batch_size=BATCH, max_staleness=ETA, freshness="off")
     buffer._fill(iter(range(100)), None)
     executor.start()
     for index in (5, 3, 3, 0, 0, 0):  # finish out of order
@@ -30,7 +30,7 @@ def test_oldest_prompts_are_consumed_first():
 
 def test_evicted_prompts_are_generated_again_and_their_places_given_back():
     executor = FakeExecutor()
-    buffer = RingBuffer(Executor(executor), batch_size=BATCH, max_staleness=ETA)
+    buffer = RingBuffer(Executor(executor), batch_size=BATCH, max_staleness=ETA, freshness="off")
     buffer._fill(iter(range(100)), None)
     executor.start()
     executor.version = ETA + 1  # everything running began one version too early

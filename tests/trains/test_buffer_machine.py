@@ -5,7 +5,13 @@ import random
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tests.trains.fake_executor import BATCH, ETA, FakeExecutor
 from trains.buffer import (
@@ -42,6 +48,14 @@ def client(buffer, loader):
 class BufferMachine(RuleBasedStateMachine):
     buffer_class = RingBuffer
 
+    freshness = "off"
+
+    @initialize(freshness=st.sampled_from(["auto", "off"]))
+    def begin(self, freshness):
+        self.freshness = freshness
+        self.buffer = self.new_buffer()
+        self.client = client(self.buffer, self.loader)
+
     def __init__(self):
         super().__init__()
         self.consumed = []
@@ -52,7 +66,11 @@ class BufferMachine(RuleBasedStateMachine):
 
     def new_buffer(self):
         return self.buffer_class(
-            Executor(self.executor), batch_size=BATCH, max_staleness=ETA, max_attempts_per_batch=1000
+            Executor(self.executor),
+            batch_size=BATCH,
+            max_staleness=ETA,
+            max_attempts_per_batch=1000,
+            freshness=self.freshness,
         )
 
     @rule(which=st.integers(0, 20))
@@ -83,6 +101,13 @@ class BufferMachine(RuleBasedStateMachine):
         self.executor.version += 1
         self.executor.interrupt()
 
+    @rule(waited=st.floats(0, 1), steps=st.integers(1, 20))
+    def the_pace_changes(self, waited, steps):
+        """As after steps that spent this share of their time on waiting."""
+        for _ in range(steps if self.buffer.pace else 0):
+            self.buffer.pace.observe(waited, 1.0)
+        assert 2 * BATCH <= self.buffer.target <= self.buffer.capacity
+
     @rule()
     def crash_and_recover(self):
         state = self.client.state_dict()
@@ -108,6 +133,7 @@ class BufferMachine(RuleBasedStateMachine):
     def the_ring_is_bounded(self):
         open_groups = len(self.executor.queue) + len(self.executor.running) + len(self.executor.finished)
         assert open_groups + self.buffer.num_ready <= (ETA + 1) * BATCH
+        assert len(self.buffer._undelivered) <= self.buffer.capacity
 
 
 SETTINGS = settings(
