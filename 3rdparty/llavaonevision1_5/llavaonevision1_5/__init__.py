@@ -18,19 +18,20 @@ from __future__ import annotations
 
 MODEL_TYPE = "llavaonevision1_5"
 ARCHITECTURE = "LLaVAOneVision1_5_ForConditionalGeneration"
+FEATURE_CACHE_MEGABYTES = "256"  # 90 images of 512 x 512 pixels at hidden 4096 in bfloat16
 
 
 def sglang_environment() -> dict[str, str]:
     """Environment variables with which an SGLang server knows the model and its processor.
 
-    The image-embedding cache is switched off: its entries are keyed by image alone and outlive a weight
-    update, so with a trained vision tower they are features of an older model.
+    Image features are kept, so that the rollouts of a group encode their image once. SGLang keys them by image alone;
+    the models registered here (`sglang_model/`) forget them with every update of weights.
     """
     return {
         "SGLANG_EXTERNAL_MODEL_PACKAGE": "llavaonevision1_5.sglang_model",
         "SGLANG_EXTERNAL_MM_MODEL_ARCH": ARCHITECTURE,
         "SGLANG_EXTERNAL_MM_PROCESSOR_PACKAGE": "llavaonevision1_5.sglang_processor",
-        "SGLANG_VLM_CACHE_SIZE_MB": "0",
+        "SGLANG_VLM_CACHE_SIZE_MB": FEATURE_CACHE_MEGABYTES,
     }
 
 

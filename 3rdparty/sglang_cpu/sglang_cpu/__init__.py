@@ -48,8 +48,6 @@ def environment(*, num_threads: int = 1) -> dict[str, str]:
         "OMP_NUM_THREADS": str(num_threads),
         "MKL_NUM_THREADS": str(num_threads),
         "TOKENIZERS_PARALLELISM": "false",
-        # The image-embedding cache outlives a weight update: with a trained vision tower its entries are stale.
-        "SGLANG_VLM_CACHE_SIZE_MB": "0",
         # Without it torch.distributed resolves the host name, which containers often cannot.
         "GLOO_SOCKET_IFNAME": "lo",
     }

@@ -15,6 +15,8 @@ same image in each of its requests, mostly at the same time.
 from __future__ import annotations
 
 import asyncio
+import time
+import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,23 +28,21 @@ from sglang.srt.managers.schedule_batch import Modality, MultimodalDataItem, Mul
 from sglang.srt.multimodal.processors.base_processor import BaseMultimodalProcessor
 from sglang.srt.utils import load_image
 
+from llavaonevision1_5.patch_memory import SharedTensor
 from llavaonevision1_5.sglang_model.model import LLaVAOneVision1_5_ForConditionalGeneration
 
 CACHE_BYTES = 512 * 2**20
+KEEP_SECONDS = 120.0  # a request that was sent off with patches may wait for the scheduler so long
 
 
 @dataclass(frozen=True)
 class Patches:
     """One prepared image: `pixel_values` `[patches, 588]`, `grid_thw` `[1, 3]`, and a hash of the pixels."""
 
-    pixel_values: torch.Tensor
+    pixel_values: SharedTensor
     grid_thw: torch.Tensor
     num_tokens: int
     hash: int
-
-    @property
-    def num_bytes(self) -> int:
-        return self.pixel_values.numel() * self.pixel_values.element_size()
 
 
 def place_images(
@@ -101,7 +101,8 @@ class LLaVAOneVision1_5_SGLangProcessor(BaseMultimodalProcessor):
     def __init__(self, hf_config: Any, server_args: Any, _processor: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(hf_config, server_args, _processor, *args, **kwargs)
         self._dtype = feature_dtype(server_args.dtype, hf_config)
-        self._images: OrderedDict[str, asyncio.Future[Patches]] = OrderedDict()
+        self._images: OrderedDict[str, asyncio.Future[Patches]] = OrderedDict()  # by time of use
+        self._used: dict[str, float] = {}
         self._image_bytes = 0
 
     def _prepare(self, image: Any) -> Patches:
@@ -110,7 +111,7 @@ class LLaVAOneVision1_5_SGLangProcessor(BaseMultimodalProcessor):
         grid = features["image_grid_thw"]
         merge = self.hf_config.vision_config.spatial_merge_size
         return Patches(
-            pixel_values=features["pixel_values"].to(self._dtype),
+            pixel_values=SharedTensor(features["pixel_values"].to(self._dtype)),
             grid_thw=grid,
             num_tokens=int(grid.prod()) // merge**2,
             hash=hash_feature(features["pixel_values"]),
@@ -121,7 +122,8 @@ class LLaVAOneVision1_5_SGLangProcessor(BaseMultimodalProcessor):
         loop = asyncio.get_running_loop()
         key = image if isinstance(image, str) else getattr(image, "url", None)
         if key is None:
-            return await loop.run_in_executor(self.io_executor, self._prepare, image)
+            key = uuid.uuid4().hex  # pixels of the caller's: kept as long as a request may wait
+        self._used[key] = time.monotonic()
         if key in self._images:
             self._images.move_to_end(key)
             return await asyncio.shield(self._images[key])
@@ -131,14 +133,20 @@ class LLaVAOneVision1_5_SGLangProcessor(BaseMultimodalProcessor):
             patches = await asyncio.shield(future)
         except BaseException:
             self._images.pop(key, None)
+            self._used.pop(key, None)
             raise
-        self._image_bytes += patches.num_bytes
-        while self._image_bytes > CACHE_BYTES and len(self._images) > 1:
-            oldest = next(iter(self._images))
-            if not self._images[oldest].done():
-                break
-            self._image_bytes -= self._images.pop(oldest).result().num_bytes
+        self._image_bytes += patches.pixel_values.num_bytes
+        self._forget()
         return patches
+
+    def _forget(self) -> None:
+        """Let go of the images that were used longest ago, as long as there are too many."""
+        while self._image_bytes > CACHE_BYTES:
+            oldest = next(iter(self._images))
+            if not self._images[oldest].done() or time.monotonic() - self._used[oldest] < KEEP_SECONDS:
+                break
+            self._image_bytes -= self._images.pop(oldest).result().pixel_values.num_bytes
+            del self._used[oldest]
 
     async def process_mm_data_async(
         self,
