@@ -150,6 +150,7 @@ class TrainDataConfig(TrainDatasetConfig):
     mixture: list[dict[str, Any]] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
     max_bad_share: float = 0.01
+    image_files: bool = True
     max_pixels: int | None = None
 
 

@@ -29,7 +29,7 @@ def check_parity(record: dict[str, Any], dtype: str, threshold: float | None = N
         f"{record['parity_max']:.2g}) over {record['parity_tokens']} tokens of the same weights; {dtype} explains "
         f"{limit:.2g}. Likely causes: different temperature or top_p on the two sides; another checkpoint in "
         "sglang.model_path than in actor.path; images resized differently; an attention implementation that lets "
-        "packed sequences see each other; a stale image-embedding cache (SGLANG_VLM_CACHE_SIZE_MB must be 0). "
+        "packed sequences see each other. "
         "A larger difference can be allowed with actor.parity_threshold."
     )
 

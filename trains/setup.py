@@ -27,6 +27,7 @@ from trains.host.logs import let_be_heard
 from trains.host.recovery import Recovery, resume
 from trains.host.rollout import BoundedRollout
 from trains.host.saver import Saver
+from trains.image_files import ImageFiles
 from trains.workflow import VisionRolloutWorkflow
 
 UNBOUNDED_STALENESS = 10**9  # evaluation is not training data
@@ -185,6 +186,9 @@ def build(config: Config) -> Run:
         "forbidden_token_ids": forbidden,
         "prompts": prompts,
         "max_pixels": data.max_pixels,
+        "image_files": ImageFiles(run_directory(config) / "images" / f"rank{rank}")
+        if data.image_files
+        else None,
         "get_progress": lambda: progress.share,
     }
     saver = Saver(config.saver, spec)

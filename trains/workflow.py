@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from dataset.prompts import DEFAULT_PROMPTS, PromptConfig
 from reward import RewardOutput
 from reward.settings import DEFAULT_SETTINGS, RewardSettings, group_rewards
 from trains.host.rollout import token_versions
+from trains.image_files import ImageFiles
 from trains.types import Failure, Group, GroupInfo, Rollout
 from utils.sample import Sample
 
@@ -35,6 +37,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         reward_pool: `reward.pool.RewardPool`, shared by all workflows of the process.
         forbidden_token_ids: media tokens; none may appear among the generated tokens.
         prompts, max_pixels: as in curation (`dataset/encode.py`).
+        image_files: where images are put for the servers to read; None sends them inside each request.
         reward_settings: the configuration's, the same in curation and evaluation (`reward/settings.py`).
         get_progress: share of training done, in [0, 1], for rewards with a schedule.
     """
@@ -50,6 +53,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         forbidden_token_ids: list[int],
         prompts: PromptConfig = DEFAULT_PROMPTS,
         max_pixels: int | None = None,
+        image_files: ImageFiles | None = None,
         reward_settings: RewardSettings = DEFAULT_SETTINGS,
         get_progress=lambda: 0.0,
     ):
@@ -61,6 +65,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         self.forbidden = frozenset(forbidden_token_ids)
         self.prompts = prompts
         self.max_pixels = max_pixels
+        self.image_files = image_files
         self.get_progress = get_progress
         self.reward_settings = reward_settings
 
@@ -73,12 +78,13 @@ class VisionRolloutWorkflow(RolloutWorkflow):
             encoded = await asyncio.to_thread(
                 encode_prompt, self.processor, sample, prompts=self.prompts, max_pixels=self.max_pixels
             )
-            rollouts = await asyncio.gather(
-                *(
-                    self._rollout(engine, sample, encoded, self.given_answer(sample, encoded, place))
+            with self._sent(encoded) as images:
+                group_id = uuid.uuid4().hex
+                requests = [
+                    self._request(group_id, encoded, images, self.given_answer(sample, encoded, place))
                     for place in range(self.num_rollouts)
-                )
-            )
+                ]
+                rollouts = await asyncio.gather(*(self._rollout(engine, sample, r) for r in requests))
             return self._group(data["key"], sample, encoded, rollouts)
         except Exception as error:
             logger.error("prompt %s failed: %r", data["prompt"].get("id"), error, exc_info=True)
@@ -90,19 +96,30 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         del sample, encoded, place
         return None
 
-    async def _rollout(
-        self, engine: InferenceEngine, sample: Sample, encoded: EncodedPrompt, given: list[int] | None
-    ) -> tuple[ModelResponse, list[int], RewardOutput, str]:
-        segments: list[tuple[int, int]] = []
-        request = ModelRequest(
-            rid=uuid.uuid4().hex,
+    def _sent(self, encoded: EncodedPrompt) -> AbstractContextManager[list[str]]:
+        """The images as requests carry them."""
+        if self.image_files is None:
+            return nullcontext(encoded.image_data)
+        return self.image_files.placed(encoded.image_data)
+
+    def _request(
+        self, group_id: str, encoded: EncodedPrompt, images: list[str], given: list[int] | None
+    ) -> ModelRequest:
+        return ModelRequest(
+            # AReaL keeps requests of one id on one server, which then has their prompt and images once
+            rid=group_id,
             input_ids=encoded.input_ids,
-            image_data=encoded.image_data,
+            image_data=images,
             gconfig=self.gconfig if given is None else self.gconfig.new(max_new_tokens=len(given)),
-            metadata={"segments": segments} | ({} if given is None else {"answer": given}),
+            metadata={"segments": []} | ({} if given is None else {"answer": given}),
             tokenizer=self.tokenizer,
             processor=self.processor,
         )
+
+    async def _rollout(
+        self, engine: InferenceEngine, sample: Sample, request: ModelRequest
+    ) -> tuple[ModelResponse, list[int], RewardOutput, str]:
+        num_prompt = len(request.input_ids)
         try:
             response = await engine.agenerate(request)
         except ValueError as error:
@@ -120,8 +137,9 @@ class VisionRolloutWorkflow(RolloutWorkflow):
                 sample, completion, num_tokens=len(response.output_tokens), progress=self.get_progress()
             )
         )
-        num_prompt, num_tokens = len(encoded.input_ids), len(encoded.input_ids) + len(response.output_tokens)
-        return response, token_versions(segments, num_prompt, num_tokens), score, completion
+        num_tokens = num_prompt + len(response.output_tokens)
+        versions = token_versions(request.metadata["segments"], num_prompt, num_tokens)
+        return response, versions, score, completion
 
     def _group(self, key: int, sample: Sample, encoded: EncodedPrompt, rollouts: list[tuple]) -> Group:
         prompt, num_prompt = encoded.input_ids, len(encoded.input_ids)

@@ -7,7 +7,6 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -89,14 +88,9 @@ def prompts(encode: Callable[..., Prompt]) -> list[Prompt]:
 
 @pytest.fixture(scope="session")
 def server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a real SGLang server of the tiny checkpoint.
-
-    The image-embedding cache is on, unlike in any configuration: the tests of weight updates shall see that
-    the model clears it.
-    """
-    environment: dict[str, Any] = {**sglang_environment(), "SGLANG_VLM_CACHE_SIZE_MB": "64"}
+    """URL of a real SGLang server of the tiny checkpoint."""
     log = tmp_path_factory.mktemp("server") / "server.log"
     with running_server(
-        checkpoint, log_path=log, options={"max-total-tokens": 16384}, environment=environment
+        checkpoint, log_path=log, options={"max-total-tokens": 16384}, environment=sglang_environment()
     ) as url:
         yield url

@@ -52,11 +52,6 @@ def test_the_cache_size_is_always_explicit():
         sglang_cpu.flags(max_total_tokens=0)
 
 
-def test_stale_image_features_are_never_cached():
-    assert sglang_cpu.environment()["SGLANG_VLM_CACHE_SIZE_MB"] == "0"
-    assert sglang_environment()["SGLANG_VLM_CACHE_SIZE_MB"] == "0"
-
-
 def test_a_called_stand_in_raises_with_its_name():
     program = """
         from sglang_cpu import stand_ins
@@ -99,11 +94,14 @@ def test_external_packages_import_and_are_complete():
         from sglang.srt.models.registry import ModelRegistry, import_model_classes
 
         import llavaonevision1_5
-        from llavaonevision1_5.sglang_model import model
+        from llavaonevision1_5.sglang_model import model, qwen_vl
         from llavaonevision1_5.sglang_processor import processor
 
         found = import_model_classes("llavaonevision1_5.sglang_model", strict=True)
-        assert list(found) == [llavaonevision1_5.ARCHITECTURE]
+        families = ["Qwen2VL", "Qwen2_5_VL", "Qwen3VL"]
+        qwen = [f"{family}ForConditionalGeneration" for family in families]
+        assert list(found) == [llavaonevision1_5.ARCHITECTURE, *qwen]
+        assert [ModelRegistry.models[name] for name in qwen] == qwen_vl.EntryClass
         assert ModelRegistry.models[llavaonevision1_5.ARCHITECTURE] is model.EntryClass
         import_processors("llavaonevision1_5.sglang_processor", overwrite=True)
         assert PROCESSOR_MAPPING[model.EntryClass] is processor.LLaVAOneVision1_5_SGLangProcessor

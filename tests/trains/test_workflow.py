@@ -2,12 +2,16 @@
 
 import asyncio
 import threading
+from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
 from areal.api import ModelResponse
 from areal.api.cli_args import GenerationHyperparameters, InferenceEngineConfig
+from areal.infra import remote_inf_engine
 from areal.utils.data import concat_padded_tensors
+from PIL import Image
 from transformers import AutoProcessor
 
 from dataset.digits import scan_image
@@ -17,6 +21,7 @@ from reward.pool import RewardPool
 from reward.settings import make_settings
 from trains.config import BufferConfig
 from trains.host.rollout import BoundedRollout, RecordingBackend, token_versions
+from trains.image_files import ImageFiles
 from trains.workflow import VisionRolloutWorkflow
 
 END = 258
@@ -144,6 +149,78 @@ def test_a_wrong_reference_is_a_data_error_and_a_broken_connection_is_not(proces
     # AReaL raises this where a server or proxy answers with a page instead of JSON
     result, _ = roll_out(processor, pool, [ValueError("Expected JSON dict response, got str")], row())
     assert not result["failure"].is_data_error
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_images_lie_in_files_while_a_group_is_generated(processor, pool, tmp_path, fails):
+    left = tmp_path / "images" / "of-a-killed-run.png"
+    left.parent.mkdir()
+    left.touch()
+    files, seen = ImageFiles(left.parent), []
+    assert not left.exists()
+
+    class Looking(ScriptedEngine):
+        async def agenerate(self, request):
+            seen.append([Image.open(path).size for path in request.image_data])
+            return await super().agenerate(request)
+
+    workflow = VisionRolloutWorkflow(
+        processor,
+        GenerationHyperparameters(n_samples=2, stop_token_ids=[END], max_new_tokens=32),
+        pool,
+        forbidden_token_ids=[259, 260, 261, 262],
+        image_files=files,
+    )
+    engine = Looking(
+        processor.tokenizer, [[("<answer>7</answer>", 0)], OSError("gone") if fails else [("7", 0)]]
+    )
+    group = asyncio.run(workflow.arun_episode(engine, {"key": 0, "prompt": row(images=2)}))
+    assert ("failure" in group) == fails
+    assert seen == [[(56, 56)] * 2] * 2
+    first, second = engine.requests
+    assert first.image_data == second.image_data
+    assert list(files.folder.iterdir()) == []
+    if not fails:  # for the probe of the parity, which any server may answer later
+        assert all(len(image) > 100 for image in group["info"][0].image_data)
+
+
+def test_the_rollouts_of_a_group_go_to_one_server_and_groups_to_all(processor, pool, monkeypatch):
+    addresses, asked = [f"127.0.0.1:{port}" for port in (1, 2, 3)], {}
+    client = BoundedRollout(InferenceEngineConfig(backend="sglang"), BufferConfig(), [261])
+    inner = client._engine
+    inner.addresses, inner._executor = addresses, None
+    monkeypatch.setattr(
+        type(inner), "workflow_executor", SimpleNamespace(is_paused=lambda: False), raising=False
+    )
+
+    async def answer(addr, payload, **_):
+        asked.setdefault(tuple(payload["input_ids"]), []).append(addr)
+        tokens = processor.tokenizer("<answer>7</answer>")["input_ids"] + [END]
+        return {"meta_info": {
+            "finish_reason": {"type": "stop"}, "output_token_logprobs": [(-0.5, token) for token in tokens],
+        }}  # fmt: skip
+
+    async def session():
+        return None
+
+    monkeypatch.setattr(remote_inf_engine, "arequest_with_retry", answer)
+    monkeypatch.setattr(remote_inf_engine.workflow_context, "get_aiohttp_session", session)
+    workflow = VisionRolloutWorkflow(
+        processor,
+        GenerationHyperparameters(n_samples=4, stop_token_ids=[END], max_new_tokens=32),
+        pool,
+        forbidden_token_ids=[259, 260, 261, 262],
+    )
+
+    async def groups():
+        prompts = [row(problem=f"<image>Which digit is this, {i}?") for i in range(9)]
+        return await asyncio.gather(
+            *(workflow.arun_episode(inner, {"key": i, "prompt": prompt}) for i, prompt in enumerate(prompts))
+        )
+
+    assert all(group["rewards"].tolist() == [1.0] * 4 for group in asyncio.run(groups()))
+    assert all(len(servers) == 4 and len(set(servers)) == 1 for servers in asked.values())
+    assert Counter(servers[0] for servers in asked.values()) == dict.fromkeys(addresses, 3)
 
 
 def test_versions_follow_requests_and_not_responses():

@@ -165,14 +165,6 @@ def check_checkpoint(plan: Plan) -> Iterator[Finding]:
     manifest = folder.parent / "run.json"
     if folder.name == "final" and manifest.is_file() and not json.loads(manifest.read_text())["finished"]:
         yield True, f"actor.path={config.actor.path!r}: {manifest} says that run has not finished"
-    # Without a value of the configuration's the launcher writes "0".
-    cache = config.rollout.scheduling_spec[0].env_vars.get("SGLANG_VLM_CACHE_SIZE_MB", "0")
-    if str(cache) != "0" and not (config.actor.freeze_vision_tower and config.actor.freeze_projector):
-        yield (
-            True,
-            f"rollout.scheduling_spec[0].env_vars.SGLANG_VLM_CACHE_SIZE_MB={cache}: image features would outlive the "
-            'weights that made them; write "0"',
-        )
     if config.sglang.dtype != config.actor.dtype:
         yield (
             True,

@@ -1,8 +1,8 @@
 """Patches of an image in memory that the server's processes share.
 
-SGLang pickles a request from the process that prepares images to the one that runs the model, patches included: 6 MB for
-an image of 1008 x 1008 pixels in float32, once for each rollout, although those of a group share the image and most of
-them find it in the prefix cache. A `SharedTensor` pickles as its place instead and arrives as an ordinary tensor.
+SGLang pickles a request from the process that prepares images to the one that runs the model, patches included: 12 MB
+for an image of 1008 x 1008 pixels in float32, once for each rollout, although those of a group share the image and most
+of them find it in the prefix cache. A `SharedTensor` pickles as its place instead and arrives as an ordinary tensor.
 """
 
 from __future__ import annotations

@@ -253,17 +253,32 @@ def test_server_and_trainer_agree_also_after_an_interruption(tmp_path):
     checkpoint, model = build_checkpoint(family, tmp_path / family), build_model(family)
     options, log = {"max-total-tokens": 8192}, tmp_path / "server.log"
     with running_server(checkpoint, log_path=log, options=options, environment=sglang_environment()) as url:
-        for sizes in IMAGES.values():
-            encoded = prompt_of(build_processor(family), sizes)
-            ids = encoded.input_ids
-            for _ in range(2):  # the second request resumes behind the answer to the first
-                sampling = {"max_new_tokens": 12, "temperature": 1.0, "ignore_eos": True}
-                payload = {"input_ids": ids, "return_logprob": True, "sampling_params": sampling}
-                payload["image_data"] = encoded.image_data or None
-                response = requests.post(f"{url}/generate", json=payload, timeout=60)
-                response.raise_for_status()
-                entries = response.json()["meta_info"]["output_token_logprobs"]
-                known, ids = len(ids), ids + [entry[1] for entry in entries]
-                expected = reference_logprobs(model, ids, encoded)[known - 1 :]
-                served = torch.tensor([entry[0] for entry in entries])
-                torch.testing.assert_close(served, expected, atol=5e-5, rtol=0)
+        assert_equal_to_the_server(url, family, model)
+        with torch.no_grad():
+            for parameter in model.model.visual.parameters():
+                parameter.add_(
+                    0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+                )
+        model.save_pretrained(tmp_path / "newer")
+        newer = {"model_path": str(tmp_path / "newer"), "abort_all_requests": True}
+        requests.post(f"{url}/update_weights_from_disk", json=newer, timeout=60).raise_for_status()
+        assert_equal_to_the_server(
+            url, family, model
+        )  # the images are those of before, their features are not
+
+
+def assert_equal_to_the_server(url, family, model):
+    for sizes in IMAGES.values():
+        encoded = prompt_of(build_processor(family), sizes)
+        ids = encoded.input_ids
+        for _ in range(2):  # the second request resumes behind the answer to the first
+            sampling = {"max_new_tokens": 12, "temperature": 1.0, "ignore_eos": True}
+            payload = {"input_ids": ids, "return_logprob": True, "sampling_params": sampling}
+            payload["image_data"] = encoded.image_data or None
+            response = requests.post(f"{url}/generate", json=payload, timeout=60)
+            response.raise_for_status()
+            entries = response.json()["meta_info"]["output_token_logprobs"]
+            known, ids = len(ids), ids + [entry[1] for entry in entries]
+            expected = reference_logprobs(model, ids, encoded)[known - 1 :]
+            served = torch.tensor([entry[0] for entry in entries])
+            torch.testing.assert_close(served, expected, atol=5e-5, rtol=0)

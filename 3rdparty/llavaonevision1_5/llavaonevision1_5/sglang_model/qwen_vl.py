@@ -31,4 +31,8 @@ class Qwen3VLForConditionalGeneration(qwen3_vl.Qwen3VLForConditionalGeneration):
         return super().load_weights(*args, **kwargs)
 
 
-EntryClass = [Qwen2VLForConditionalGeneration, Qwen2_5_VLForConditionalGeneration, Qwen3VLForConditionalGeneration]
+EntryClass = [
+    Qwen2VLForConditionalGeneration,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3VLForConditionalGeneration,
+]
