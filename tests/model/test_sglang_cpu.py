@@ -10,9 +10,11 @@ import time
 
 import psutil
 import pytest
+import torch
 
 import sglang_cpu
 from llavaonevision1_5 import sglang_environment
+from sglang_cpu import tuning
 from sglang_cpu.process import running_server
 
 
@@ -208,3 +210,29 @@ def test_a_server_killed_during_its_start_leaves_no_process(checkpoint, tmp_path
     for process in alive:
         process.kill()
     assert not alive
+
+
+def test_attention_of_new_tokens_equals_attention_of_all():
+    """Two requests in a paged cache, one of them with most of its tokens already in there."""
+    generator = torch.Generator().manual_seed(0)
+    lengths, news, heads, kv_heads, size = [7, 12], [7, 3], 4, 2, 8
+    k_cache, v_cache = (torch.randn(40, kv_heads, size, generator=generator) for _ in range(2))
+    places = torch.randperm(40, generator=generator)[:24].reshape(2, 12)
+    whole = [torch.randn(length, heads, size, generator=generator) for length in lengths]
+    query = torch.cat([part[-new:] for part, new in zip(whole, news, strict=True)])
+    arguments = (k_cache, v_cache, places, torch.tensor([0, 1]), torch.tensor(lengths))
+    prefix, new = torch.tensor([0, 9]), torch.tensor(news)
+    output = tuning._extend(
+        None, query, torch.empty_like(query), *arguments, prefix, new, enable_gqa=True, causal=True
+    )
+    expected = []
+    for request, (part, count) in enumerate(zip(whole, news, strict=True)):
+        keys, values = (
+            cache[places[request, : len(part)]].repeat_interleave(heads // kv_heads, 1)
+            for cache in (k_cache, v_cache)
+        )
+        scores = torch.einsum("qhd,khd->hqk", part, keys) / size**0.5
+        seen = torch.ones(len(part), len(part), dtype=torch.bool).tril()
+        weights = scores.masked_fill(~seen, float("-inf")).softmax(-1)
+        expected.append(torch.einsum("hqk,khd->qhd", weights, values)[-count:])
+    torch.testing.assert_close(output, torch.cat(expected))
