@@ -7,7 +7,13 @@ TRIAL ?= demo
 WORKERS ?= 2
 RUNS := runs/digits-stage1/$(TRIAL) runs/digits-stage2/$(TRIAL)
 
-.PHONY: demo test rehearse test-fast mutants lint install clean
+# `make` alone shows what there is
+.DEFAULT_GOAL := help
+.PHONY: help demo test rehearse test-fast mutants lint install clean
+
+## help: print this list
+help:
+	@sed -n 's/^## \([a-z-]*\): /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-10s  %s\n", $$1, $$2}'
 
 ## demo: train a tiny LLaVA-OneVision-1.5 on real images in both stages, on the CPU (about a quarter of an hour)
 demo: install
