@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from areal.launcher import preflight
@@ -214,6 +215,7 @@ DRY_RUNS = {
 @pytest.mark.parametrize("stem", FILES)
 def test_the_dry_run_shows_the_processes(stem, arguments, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=2000 * GIB))
     launcher, num_servers, servers, num_trainers, trainers = DRY_RUNS[stem]
     words = arguments(stem)
     with pytest.raises(SystemExit) as end:
