@@ -9,11 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from reward.registry import register
 from reward.types import UNJUDGED, RewardOutput
 from utils.sample import Sample
+from utils.training_file import read_sections
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,24 +88,8 @@ def read_settings(path: str | Path) -> RewardSettings:
 
     FileNotFoundError: there is none. ValueError: it is not a configuration, or a setting is wrong.
     """
-    config = _merged(Path(path))
+    config = read_sections(path, ("reward", "gconfig"))
     reward = config.get("reward") or {}
     buffer_tokens = reward.get("overlong_buffer_tokens") or 0
     max_new_tokens = (config.get("gconfig") or {}).get("max_new_tokens") or 0
     return make_settings(reward.get("verifiers") or {}, buffer_tokens, max_new_tokens)
-
-
-def _merged(path: Path) -> dict[str, Any]:
-    """The sections `reward` and `gconfig` of a file over those of its defaults."""
-    try:
-        config = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: {error}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path}: wanted a configuration such as configs/base.yaml")
-    merged: dict[str, Any] = {}
-    bases = [_merged(path.parent / f"{name}.yaml") for name in config.get("defaults", []) if name != "_self_"]
-    for part in [*bases, config]:
-        for section in ("reward", "gconfig"):
-            merged[section] = {**merged.get(section, {}), **(part.get(section) or {})}
-    return merged

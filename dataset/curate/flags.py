@@ -17,7 +17,19 @@ from reward.settings import DEFAULT_SETTINGS, read_settings
 from utils.command_line import Parser
 from utils.run_manifest import checkpoint_of
 from utils.sample import PROMPT_TYPES
+from utils.training_file import read_sections
 
+OF_TRAINING = {  # flag -> key of the training configuration
+    "max_pixels": "train_dataset.max_pixels",
+    "max_prompt_tokens": "train_dataset.max_length",
+    "max_tokens": "gconfig.max_new_tokens",
+    "temperature": "gconfig.temperature",
+    "layout": "prompts.layout",
+    "num_thinking_prompts": "prompts.num_thinking_prompts",
+    "format_guidance": "prompts.format_guidance",
+    "seed": "seed",
+    "reward_config": "",  # the file itself
+}
 DEFAULTS = {item: field.default for item, field in Settings.__dataclass_fields__.items()}
 
 
@@ -44,6 +56,8 @@ def settings_from(args: argparse.Namespace, command: Sequence[str]) -> Settings:
     for name in ("dataset_name", "model_name", "output_dir"):
         if getattr(args, name) is None:
             raise ValueError(f"--{name.replace('_', '-')} is required")
+    if args.config:
+        _take_from_training(args, command)
     source = get_source(args.dataset_name, read_column_map(args.column_map) if args.column_map else None)
     location = _location(source, args)
     check_split(source, location.split, args.allow_eval_split)
@@ -99,6 +113,27 @@ def settings_from(args: argparse.Namespace, command: Sequence[str]) -> Settings:
         request_timeout_seconds=args.request_timeout,
         command=("python", "-m", "dataset.create", *command),
     )
+
+
+def _take_from_training(args: argparse.Namespace, command: Sequence[str]) -> None:
+    """Set the flags of `OF_TRAINING` by the file `--config`. ValueError where one of them is given as well."""
+    flags = {f"--{name.replace('_', '-')}": name for name in OF_TRAINING}
+    given = sorted(flags.keys() & {word.partition("=")[0] for word in command})
+    if given:
+        raise ValueError(
+            f"{given[0]}: --config {args.config} decides it; change it there, or leave --config out"
+        )
+    config = read_sections(args.config, ("train_dataset", "gconfig", "prompts", "seed"))
+    for name, key in OF_TRAINING.items():
+        section, _, item = key.partition(".")
+        value = config.get(section, {}).get(item) if item else config.get(section)
+        if isinstance(value, str) and "${" in value:
+            raise ValueError(
+                f"--config {args.config}: {key}={value!r} refers to another key; write the value"
+            )
+        if value is not None:  # null: as this command does by itself
+            setattr(args, name, value)
+    args.reward_config = args.config
 
 
 def _location(source: Source, args: argparse.Namespace) -> Location:
@@ -162,6 +197,12 @@ def _data_flags(group: argparse._ArgumentGroup) -> None:
 def _model_flags(group: argparse._ArgumentGroup) -> None:
     """Which model answers, and how."""
     add = group.add_argument
+    add(
+        "--config",
+        metavar="YAML",
+        help="the configuration of the training that the data is for: limits, prompts, sampling, seed and rewards are "
+        "its own, and none of their flags can be given beside it",
+    )
     add("--model-name", help="checkpoint folder, folder of a finished run, or Hub name")
     add(
         "--rollout-n",

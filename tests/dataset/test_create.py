@@ -4,6 +4,8 @@ import collections
 import itertools
 import json
 import math
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from dataset.create import main
 from dataset.curate.flags import make_parser, settings_from
+from dataset.prompts import PromptConfig
 from tests.dataset.curation_runs import (
     ROOT,
     contents,
@@ -20,6 +23,7 @@ from tests.dataset.curation_runs import (
     manifest_of,
     shard_rows,
 )
+from utils.training_file import read_sections
 
 
 def test_the_command_of_the_readme_parses():
@@ -47,6 +51,41 @@ def test_the_command_of_the_readme_parses():
     assert settings.output_dir == Path("data/stage2")
     assert settings.temperature == 1.0
     assert settings.max_tokens == 4096
+
+
+def test_limits_prompts_and_rewards_come_from_the_configuration_of_the_training(tmp_path):
+    (tmp_path / "base.yaml").write_text(
+        "seed: 7\ngconfig: {max_new_tokens: 100, temperature: 0.9}\ntrain_dataset: {max_length: 500, max_pixels: 784}\n"
+        "prompts: {layout: recipe, num_thinking_prompts: 2}\nreward: {overlong_buffer_tokens: 40}\n"
+    )
+    file = tmp_path / "stage.yaml"
+    file.write_text(
+        "defaults: [base, _self_]\nprompts: {layout: release, format_guidance: true}\n"
+        "train_dataset: {max_pixels: 3136}\n"
+    )
+    words = ["--dataset-name", "digits", "--output-dir", "out", "--model-name", "m", "--config", str(file)]
+    settings = settings_from(make_parser("").parse_args(words), words)
+    assert (settings.max_pixels, settings.max_prompt_tokens, settings.max_tokens) == (3136, 500, 100)
+    assert (settings.temperature, settings.seed) == (0.9, 7)
+    assert settings.prompts == PromptConfig("release", 2, True, 7)
+    assert settings.rewards.overlong == {"max_tokens": 100, "buffer_tokens": 40}
+    words += ["--max-pixels=100"]
+    with pytest.raises(ValueError, match=r"--max-pixels: --config .*stage.yaml decides it"):
+        settings_from(make_parser("").parse_args(words), words)
+
+
+def test_the_curation_of_the_readme_fills_the_folders_that_its_configurations_read():
+    root = Path(__file__).resolve().parents[2]
+    text = (root / "README.md").read_text().replace("\\\n", " ")
+    commands = re.findall(r"^python -m dataset\.create (.*?)(?:#.*)?$", text, re.MULTILINE)
+    assert len(commands) == 2, "one a stage"
+    for command in commands:
+        words = shlex.split(command)
+        args = make_parser("").parse_args(words)
+        assert (
+            args.output_dir == read_sections(root / args.config, ["train_dataset"])["train_dataset"]["path"]
+        )
+        assert settings_from(args, words).max_pixels == 512 * 512
 
 
 def test_the_model_may_be_a_finished_run(tmp_path):

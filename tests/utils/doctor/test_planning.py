@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from areal.api import cli_args
@@ -75,6 +76,7 @@ def test_known_models_have_their_published_size(name, billions):
 
 def test_the_dry_run_refuses_what_a_launch_refuses_and_plans_without_files(arguments, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=2000 * GIB))
     words = arguments("digits_cpu_stage1", "+enable_offload=true", "--dry-run")
     with pytest.raises(preflight.ConfigurationError, match=r"enable_offload=True has no effect"):
         preflight.load(["trains/grpo.py", *words], "local")

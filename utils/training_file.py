@@ -1,0 +1,33 @@
+"""Sections of a training configuration, read without AReaL, for commands that must agree with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def read_sections(path: str | Path, names: Sequence[str]) -> dict[str, Any]:
+    """Sections (or single keys) of a file over those of the files that it names under `defaults`.
+
+    FileNotFoundError: there is none. ValueError: it is not a configuration.
+    """
+    path = Path(path)
+    try:
+        config = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: wanted a configuration such as configs/base.yaml")
+    bases = [name for name in config.get("defaults", []) if name != "_self_"]
+    merged: dict[str, Any] = {}
+    for part in [*(read_sections(path.parent / f"{name}.yaml", names) for name in bases), config]:
+        for name in names:
+            value = part.get(name)
+            if isinstance(value, dict):
+                merged[name] = {**(merged.get(name) or {}), **value}
+            elif value is not None:
+                merged[name] = value
+    return merged
