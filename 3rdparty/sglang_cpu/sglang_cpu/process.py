@@ -58,10 +58,12 @@ def running_server(
     options: Mapping[str, str | int | bool] | None = None,
     environment: Mapping[str, str] | None = None,
     timeout_seconds: float = 180.0,
+    module: str = "sglang_cpu.launch_server",
 ) -> Iterator[str]:
     """Start a server on a free port of 127.0.0.1, yield its URL when it is healthy, stop it afterwards.
 
-    `options` and `environment` are added to `sglang_cpu.flags()` and `sglang_cpu.environment()`, and win.
+    `module` is what Python runs. `options` and `environment` are added to `sglang_cpu.flags()` and
+    `sglang_cpu.environment()`, and win.
     Raises RuntimeError with the end of the log when the server dies or is not healthy in time.
     """
     port = free_port()
@@ -70,7 +72,7 @@ def running_server(
     log = Path(log_path)
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "sglang_cpu.launch_server", *sglang_cpu.command_line(arguments)],
+            [sys.executable, "-m", module, *sglang_cpu.command_line(arguments)],
             env={**os.environ, **sglang_cpu.environment(), **(environment or {})},
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -1,0 +1,158 @@
+"""What a server spends on a rollout whose prompt and image fifteen others share, with the sharing and without it.
+
+    python -m benchmarks.rollout_sharing --output runs/rollout_sharing.json
+
+Groups of G requests with one image each, short answers, one CPU server, SGLang's scheduling as AReaL sets it (longest
+prefix first). `apart`: each request carries its image, features are not kept, and prefill is SGLang's own. `shared`: as
+training asks now, by a path, with features kept and attention for new tokens alone. Both in turn and repeatedly on one
+machine; processor time is that of all processes of the server. Each prompt comes once. What the sharing of patches
+between the server's processes is worth is not in it: both have that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import json
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+import psutil
+from areal.utils.hf_utils import load_hf_processor_and_tokenizer
+from PIL import Image
+
+from dataset.encode import EncodedPrompt, encode_prompt
+from llavaonevision1_5 import sglang_environment
+from llavaonevision1_5.tiny import build_config, build_tiny_checkpoint
+from sglang_cpu.process import running_server
+from trains.image_files import ImageFiles
+from utils.sample import Sample
+
+SIDES = (504, 1008)
+GROUP, ANSWER_TOKENS, PROMPTS, ROUNDS = 16, 16, 4, 3
+MODES: dict[str, dict[str, Any]] = {
+    "apart": {"environment": {"SGLANG_VLM_CACHE_SIZE_MB": "0"}, "module": "benchmarks.plain_server"},
+    "shared": {},
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args(argv)
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = build_tiny_checkpoint(
+            Path(folder) / "checkpoint", config=build_config(suppress_media_tokens=True), max_pixels=1_300_000
+        )
+        for side in SIDES:
+            measured: dict[str, list[tuple[float, float]]] = {mode: [] for mode in MODES}
+            for index in range(arguments.rounds):
+                for mode in MODES:
+                    measured[mode].append(measure(mode, checkpoint, side, seed=index, folder=Path(folder)))
+            results.append(summary(side, measured))
+            print(line(results[-1]), flush=True)
+    if arguments.output is not None:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(results, indent=2) + "\n")
+    return 0
+
+
+def make_prompts(checkpoint: Path, side: int, count: int, seed: int) -> list[EncodedPrompt]:
+    """Prompts with one square image of coarse noise each, which no other call gives again."""
+    processor, _ = load_hf_processor_and_tokenizer(str(checkpoint))
+    generator = np.random.default_rng((seed, side))
+    prompts = []
+    for index in range(count):
+        noise = generator.integers(0, 256, (side // 14, side // 14, 3), dtype=np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(noise).resize((side, side)).save(file, "PNG")
+        row = {
+            "id": str(index), "images": [file.getvalue()], "problem": "<image>What is it?", "answer": ["1"],
+            "problem_type": "noise", "answer_type": "number", "source": "noise", "prompt_type": "answer",
+        }  # fmt: skip
+        prompts.append(encode_prompt(processor, Sample.from_row(row)))
+    return prompts
+
+
+def measure(mode: str, checkpoint: Path, side: int, *, seed: int, folder: Path) -> tuple[float, float]:
+    """(processor milliseconds a rollout, prompts a second) of a fresh server."""
+    options = {"max-running-requests": 128, "schedule-policy": "lpm"}
+    choice = dict(MODES[mode])
+    environment = sglang_environment() | choice.pop("environment", {})
+    with running_server(
+        checkpoint, log_path=folder / f"{mode}.log", options=options, environment=environment, **choice
+    ) as url:
+        server = psutil.Process().children(recursive=True)
+        files = ImageFiles(folder / "images") if mode == "shared" else None
+        asyncio.run(roll_out(url, make_prompts(checkpoint, side, 1, 1000 + seed), files))  # warms up
+        prompts = make_prompts(checkpoint, side, PROMPTS, seed)
+        used, start = processor_seconds(server), time.perf_counter()
+        asyncio.run(roll_out(url, prompts, files))
+        seconds = time.perf_counter() - start
+        return (processor_seconds(server) - used) / (PROMPTS * GROUP) * 1e3, PROMPTS / seconds
+
+
+def processor_seconds(processes: list[psutil.Process]) -> float:
+    """Of all the processes, since they began."""
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+async def roll_out(url: str, prompts: list[EncodedPrompt], files: ImageFiles | None) -> None:
+    """All groups at once."""
+    limits = aiohttp.ClientTimeout(total=600)
+    async with aiohttp.ClientSession(timeout=limits, connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def generate(prompt: EncodedPrompt) -> None:
+            sampling = {"temperature": 1.0, "max_new_tokens": ANSWER_TOKENS, "ignore_eos": True}
+            payload = {"input_ids": prompt.input_ids, "image_data": prompt.image_data, "return_logprob": True}
+            async with session.post(f"{url}/generate", json=payload | {"sampling_params": sampling}) as reply:
+                reply.raise_for_status()
+                await reply.read()
+
+        async def group(prompt: EncodedPrompt) -> None:
+            if files is None:
+                await asyncio.gather(*(generate(prompt) for _ in range(GROUP)))
+                return
+            with files.placed(prompt.image_data) as paths:
+                named = replace(prompt, image_data=paths)
+                await asyncio.gather(*(generate(named) for _ in range(GROUP)))
+
+        await asyncio.gather(*(group(prompt) for prompt in prompts))
+
+
+def summary(side: int, measured: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
+    """Medians of the rounds."""
+    result: dict[str, Any] = {"side": side, "group": GROUP, "answer_tokens": ANSWER_TOKENS}
+    for mode, rounds in measured.items():
+        result[mode] = {
+            "processor_ms_per_rollout": statistics.median(first for first, _ in rounds),
+            "prompts_per_second": statistics.median(second for _, second in rounds),
+        }
+    return result
+
+
+def line(result: dict[str, Any]) -> str:
+    """One row for people."""
+    apart, shared = result["apart"], result["shared"]
+    cost, rate = "processor_ms_per_rollout", "prompts_per_second"
+    return (
+        f"{result['side']} x {result['side']}: processor time a rollout {apart[cost]:.1f} ms apart, "
+        f"{shared[cost]:.1f} ms shared ({apart[cost] / shared[cost]:.1f}x); prompts a second {apart[rate]:.2f} and {shared[rate]:.2f} "
+        f"({shared[rate] / apart[rate]:.1f}x)"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
