@@ -3,10 +3,10 @@
     python -m benchmarks.rollout_sharing --output runs/rollout_sharing.json
 
 Groups of G requests with one image each, short answers, one CPU server, SGLang's scheduling as AReaL sets it (longest
-prefix first). `apart`: each request carries its image, features are not kept, and prefill is SGLang's own. `shared`: as
-training asks now, by a path, with features kept and attention for new tokens alone. Both in turn and repeatedly on one
-machine; processor time is that of all processes of the server. Each prompt comes once. What the sharing of patches
-between the server's processes is worth is not in it: both have that.
+prefix first). `apart`: each request carries its image, features are not kept, and attention is SGLang's own. `shared`:
+as training asks now, by a path, with features kept, attention for new tokens alone and decoding in batches. Both in
+turn and repeatedly on one machine; processor time is that of all processes of the server. Each prompt comes once. What
+the sharing of patches between the server's processes is worth is not in it: both have that.
 """
 
 from __future__ import annotations
@@ -149,7 +149,8 @@ def line(result: dict[str, Any]) -> str:
     cost, rate = "processor_ms_per_rollout", "prompts_per_second"
     return (
         f"{result['side']} x {result['side']}: processor time a rollout {apart[cost]:.1f} ms apart, "
-        f"{shared[cost]:.1f} ms shared ({apart[cost] / shared[cost]:.1f}x); prompts a second {apart[rate]:.2f} and {shared[rate]:.2f} "
+        f"{shared[cost]:.1f} ms shared ({apart[cost] / shared[cost]:.1f}x); "
+        f"prompts a second {apart[rate]:.2f} and {shared[rate]:.2f} "
         f"({shared[rate] / apart[rate]:.1f}x)"
     )
 

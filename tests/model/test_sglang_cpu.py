@@ -236,3 +236,33 @@ def test_attention_of_new_tokens_equals_attention_of_all():
         weights = scores.masked_fill(~seen, float("-inf")).softmax(-1)
         expected.append(torch.einsum("hqk,khd->qhd", weights, values)[-count:])
     torch.testing.assert_close(output, torch.cat(expected))
+
+
+def test_decoding_in_batches_equals_one_by_one(monkeypatch):
+    """Requests of unequal length, more than one call holds."""
+    monkeypatch.setattr(tuning, "DECODE_PLACES", 20)
+    generator = torch.Generator().manual_seed(1)
+    lengths, heads, kv_heads, size = [3, 9, 1, 6], 4, 2, 8
+    k_cache, v_cache = (torch.randn(40, kv_heads, size, generator=generator) for _ in range(2))
+    k_cache[0] = v_cache[0] = 1e30  # SGLang's place for padding belongs to no request
+    places = torch.randint(1, 40, (6, 12), generator=generator)
+    requests = torch.tensor([4, 0, 2, 5])
+    query = torch.randn(4, heads, size, generator=generator)
+    output = tuning._decode(
+        None,
+        query,
+        torch.empty_like(query),
+        k_cache,
+        v_cache,
+        places,
+        requests,
+        torch.tensor(lengths),
+        enable_gqa=True,
+    )
+    for row, length in enumerate(lengths):
+        keys, values = (
+            cache[places[requests[row], :length]].repeat_interleave(heads // kv_heads, 1)
+            for cache in (k_cache, v_cache)
+        )
+        weights = (torch.einsum("hd,khd->hk", query[row], keys) / size**0.5).softmax(-1)
+        torch.testing.assert_close(output[row], torch.einsum("hk,khd->hd", weights, values))

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+DECODE_PLACES = 1 << 14  # of the cache, gathered for one attention call
+
 
 def _passthrough(model: Callable[..., Any] | None = None, **_: object) -> Callable[..., Any]:
     """`torch.compile` that returns the function itself, used bare or with arguments."""
@@ -39,6 +41,13 @@ def attend_to_new_tokens_alone() -> None:
     from sglang.srt.layers.attention.torch_native_backend import TorchNativeAttnBackend
 
     TorchNativeAttnBackend._run_sdpa_forward_extend = _extend
+
+
+def decode_in_batches() -> None:
+    """One attention call for many requests, where SGLang's own form on a CPU makes one per request and layer."""
+    from sglang.srt.layers.attention.torch_native_backend import TorchNativeAttnBackend
+
+    TorchNativeAttnBackend._run_sdpa_forward_decode = _decode
 
 
 def _extend(  # noqa: PLR0917 - SGLang's signature
@@ -84,8 +93,48 @@ def _extend(  # noqa: PLR0917 - SGLang's signature
     return output
 
 
+def _decode(  # noqa: PLR0917 - SGLang's signature
+    self: Any,
+    query: torch.Tensor,
+    output: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    req_to_token: torch.Tensor,
+    req_pool_indices: torch.Tensor,
+    seq_lens: torch.Tensor,
+    scaling: float | None = None,
+    enable_gqa: bool = False,
+    causal: bool = False,
+) -> torch.Tensor:
+    """`query` and `output` are `[requests, heads, size]`: the newest token of each, which sees all of its own."""
+    del self, causal
+    by_length = seq_lens.argsort()  # so that little is padded
+    longest, start = int(seq_lens.max()), 0
+    while start < len(by_length):
+        rows = by_length[start : start + max(1, DECODE_PLACES // longest)]
+        start += len(rows)
+        lengths = seq_lens[rows]
+        num_keys = int(lengths.max())
+        places = req_to_token[req_pool_indices[rows], :num_keys]
+        is_own = torch.arange(num_keys) < lengths[:, None]
+        # behind a request's end the table names other requests' places, or none: their values must be finite
+        places = torch.where(is_own, places, 0)
+        keys, values = (cache[places].transpose(1, 2).to(query.dtype) for cache in (k_cache, v_cache))
+        attended = torch.nn.functional.scaled_dot_product_attention(
+            query[rows].unsqueeze(2),
+            keys,
+            values,
+            attn_mask=is_own[:, None, None, :],
+            scale=scaling,
+            enable_gqa=enable_gqa,
+        )
+        output[rows] = attended.squeeze(2)
+    return output
+
+
 def apply() -> None:
     """Make all changes; safe to call again."""
     pass_through_torch_compile()
     skip_typed_dict_validation()
     attend_to_new_tokens_alone()
+    decode_in_batches()
