@@ -192,7 +192,7 @@ def test_parity_guard_names_the_causes_and_depends_on_the_dtype():
     check_parity(record, "bfloat16")
     check_parity(record, "float32", threshold=0.1)
     check_parity({**record, "parity_tokens": 0}, "float32")
-    with pytest.raises(ParityError, match=r"disagree by 0\.02 .* temperature .* image-embedding cache"):
+    with pytest.raises(ParityError, match=r"disagree by 0\.02 .* temperature .* actor\.parity_threshold"):
         check_parity(record, "float32")
 
 

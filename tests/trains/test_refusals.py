@@ -230,7 +230,6 @@ BOTH_DOORS = {
         "loss.signal=zero": "loss.signal is not a key",
     },
     "what needs a plan": {
-        "rollout.scheduling_spec=[{cpu: 1, env_vars: {SGLANG_VLM_CACHE_SIZE_MB: 100}}]": "SIZE_MB=100: image features",
         "sglang.dtype=float16": "sglang.dtype=float16 differs from actor.dtype=float32",
     },
 }

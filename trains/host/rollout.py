@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from dataclasses import asdict
 from typing import Any
 
@@ -44,9 +45,10 @@ class RecordingBackend(SGLangBackend):
 
     def _score_instead(self, payload: dict[str, Any], req: ModelRequest) -> None:
         """Ask for the log-probabilities of `metadata["answer"]`, token ids, in place of an answer of the server's."""
-        self._answers[req.rid] = answer = req.metadata["answer"]
+        request_id, answer = uuid.uuid4().hex, req.metadata["answer"]  # `req.rid` is that of the whole group
+        self._answers[request_id] = answer
         payload |= {
-            "rid": req.rid,
+            "rid": request_id,
             "input_ids": req.input_ids + answer,
             "logprob_start_len": len(req.input_ids) - 1,
             "sampling_params": {"max_new_tokens": 1, "temperature": req.gconfig.temperature},
