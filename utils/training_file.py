@@ -15,6 +15,8 @@ def read_sections(path: str | Path, names: Sequence[str]) -> dict[str, Any]:
     FileNotFoundError: there is none. ValueError: it is not a configuration.
     """
     path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such configuration (working directory: {Path.cwd()})")
     try:
         config = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:

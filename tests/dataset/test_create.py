@@ -72,6 +72,11 @@ def test_limits_prompts_and_rewards_come_from_the_configuration_of_the_training(
     words += ["--max-pixels=100"]
     with pytest.raises(ValueError, match=r"--max-pixels: --config .*stage.yaml decides it"):
         settings_from(make_parser("").parse_args(words), words)
+    with pytest.raises(SystemExit):  # an abbreviation would go around the check
+        make_parser("").parse_args([*words[:-1], "--max-pix=100"])
+    words[7] = str(tmp_path / "stag.yaml")
+    with pytest.raises(FileNotFoundError, match=r"stag\.yaml: there is no such configuration"):
+        settings_from(make_parser("").parse_args(words[:-1]), words[:-1])
 
 
 def test_the_curation_of_the_readme_fills_the_folders_that_its_configurations_read():
