@@ -24,6 +24,7 @@ from utils.checkpoint import cli as checkpoint
 TIMEOUT_SECONDS = 900
 FAULTS = ("missing_keys", "unexpected_keys", "mismatched_keys")
 GRACE_SECONDS = 30
+LARGEST = 2.0  # times the threshold of the mean, for a single token of a reduced model
 PROGRESS = tuple(f"[launcher] {word}" for word in ("remark", "started", "resolved"))
 WRITTEN = {
     "checkpoint for people": "checkpoints/*/{}/default/*/*.safetensors",
@@ -100,6 +101,11 @@ def check_steps(run: Path, config: Any, wanted: list[int]) -> tuple[list[dict[st
             problems.append(
                 f"{name}: trainer and servers differ by {step['parity_mean']:.2g} nats a token on average; "
                 f"{config.actor.dtype} explains {limit:g}"
+            )
+        elif not step["parity_max"] <= LARGEST * limit:  # single tokens far off are not rounding
+            problems.append(
+                f"{name}: trainer and servers differ by {step['parity_max']:.2g} nats in a token; "
+                f"{config.actor.dtype} explains {LARGEST * limit:g}"
             )
     return steps, problems
 

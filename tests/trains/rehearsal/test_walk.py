@@ -45,7 +45,7 @@ def config():
 
 def step(number, **changes):
     norms = {"vision_block_00": 0.1, "projector": 0.0, "language_model": 2.0}
-    return {"step": number, "gradient_norms": norms, "parity_mean": 1e-3, **changes}
+    return {"step": number, "gradient_norms": norms, "parity_mean": 1e-3, "parity_max": 1e-2, **changes}
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,7 @@ def step(number, **changes):
         ({"gradient_norms": {"language_model": float("nan")}}, "in language_model:"),
         ({"parity_mean": 0.06}, "differ by 0.06 nats"),
         ({"parity_mean": float("nan")}, "differ by nan nats"),
+        ({"parity_max": 0.3}, "differ by 0.3 nats in a token"),
         ({"step": 3}, "holds steps [1, 3], wanted [1, 2]"),
     ],
 )
