@@ -125,7 +125,7 @@ async def roll_out(url: str, prompts: list[EncodedPrompt], files: ImageFiles | N
             if files is None:
                 await asyncio.gather(*(generate(prompt) for _ in range(GROUP)))
                 return
-            with files.placed(prompt.image_data) as paths:
+            async with files.placed(prompt.image_data) as paths:
                 named = replace(prompt, image_data=paths)
                 await asyncio.gather(*(generate(named) for _ in range(GROUP)))
 

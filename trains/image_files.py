@@ -6,11 +6,12 @@ times for the rollouts of one prompt. A path costs nothing, and the folder of a 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 
@@ -22,14 +23,18 @@ class ImageFiles:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
 
-    @contextmanager
-    def placed(self, images: Sequence[str]) -> Iterator[list[str]]:
+    @asynccontextmanager
+    async def placed(self, images: Sequence[str]) -> AsyncIterator[list[str]]:
         """Paths of PNG files that hold these images, given as base64; they are there within the block."""
         paths = [self.folder / f"{uuid.uuid4().hex}.png" for _ in images]
         try:
-            for path, image in zip(paths, images, strict=True):
-                path.write_bytes(base64.b64decode(image))
+            await asyncio.to_thread(_write, paths, images)  # the folder may be a slow, shared one
             yield [str(path) for path in paths]
         finally:
             for path in paths:
                 path.unlink(missing_ok=True)
+
+
+def _write(paths: Sequence[Path], images: Sequence[str]) -> None:
+    for path, image in zip(paths, images, strict=True):
+        path.write_bytes(base64.b64decode(image))

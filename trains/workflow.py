@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -78,7 +78,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
             encoded = await asyncio.to_thread(
                 encode_prompt, self.processor, sample, prompts=self.prompts, max_pixels=self.max_pixels
             )
-            with self._sent(encoded) as images:
+            async with self._sent(encoded) as images:
                 group_id = uuid.uuid4().hex
                 requests = [
                     self._request(group_id, encoded, images, self.given_answer(sample, encoded, place))
@@ -96,7 +96,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         del sample, encoded, place
         return None
 
-    def _sent(self, encoded: EncodedPrompt) -> AbstractContextManager[list[str]]:
+    def _sent(self, encoded: EncodedPrompt) -> AbstractAsyncContextManager[list[str]]:
         """The images as requests carry them."""
         if self.image_files is None:
             return nullcontext(encoded.image_data)

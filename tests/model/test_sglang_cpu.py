@@ -54,6 +54,63 @@ def test_the_cache_size_is_always_explicit():
         sglang_cpu.flags(max_total_tokens=0)
 
 
+def test_patches_outlive_a_cancelled_request_and_reach_another_process():
+    """Let go of with the request that asked first, they would be gone when the scheduler opens those of the others."""
+    program = """
+        import sglang_cpu.launch_server
+        import asyncio, collections, gc, pickle, subprocess, sys, time
+        from concurrent.futures import ThreadPoolExecutor
+        import torch
+        from llavaonevision1_5.patch_memory import SharedTensor
+        from llavaonevision1_5.sglang_processor import processor
+
+        def prepare(image):
+            time.sleep(0.2)
+            if image == "broken":
+                raise ValueError(image)
+            return processor.Patches(SharedTensor(torch.arange(6.0).reshape(2, 3)), None, 2, 1)
+
+        def pieces(ours):
+            return len(ours._images), len(ours._used), ours._image_bytes
+
+        async def main():
+            ours = processor.LLaVAOneVision1_5_SGLangProcessor.__new__(processor.LLaVAOneVision1_5_SGLangProcessor)
+            ours._images, ours._used, ours._image_bytes = collections.OrderedDict(), {}, 0
+            ours.io_executor, ours._prepare = ThreadPoolExecutor(1), prepare
+            first, second = (asyncio.create_task(ours._patches("image")) for _ in range(2))
+            await asyncio.sleep(0.05)
+            first.cancel()
+            sent = pickle.dumps((await second).pixel_values)
+            del first, second
+            gc.collect()
+            opened = "import pickle, sys; print(pickle.load(sys.stdin.buffer).tolist())"
+            said = subprocess.run([sys.executable, "-c", opened], input=sent, capture_output=True, check=True).stdout
+            assert said.split() == b"[[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]".split(), said
+            assert pieces(ours) == (1, 1, 24)
+            try:
+                await ours._patches("broken")
+            except ValueError:
+                await asyncio.sleep(0)
+            assert pieces(ours) == (1, 1, 24)
+            processor.CACHE_BYTES, processor.KEEP_SECONDS = 30, 1000.0
+            await ours._patches("second")
+            assert pieces(ours) == (2, 2, 48)  # too many, but a request may still wait for each
+            processor.KEEP_SECONDS = 0.0
+            await ours._patches("third")
+            await asyncio.sleep(0)
+            assert list(ours._images) == ["third"], list(ours._images)
+            gc.collect()
+            try:
+                pickle.loads(sent)
+            except FileNotFoundError:
+                return
+            raise AssertionError("the memory was not let go of")
+
+        asyncio.run(main())
+    """
+    run(program)
+
+
 def test_a_called_stand_in_raises_with_its_name():
     program = """
         from sglang_cpu import stand_ins

@@ -129,15 +129,16 @@ class LLaVAOneVision1_5_SGLangProcessor(BaseMultimodalProcessor):
             return await asyncio.shield(self._images[key])
         future = loop.run_in_executor(self.io_executor, self._prepare, image)
         self._images[key] = future
-        try:
-            patches = await asyncio.shield(future)
-        except BaseException:
-            self._images.pop(key, None)
-            self._used.pop(key, None)
-            raise
-        self._image_bytes += patches.pixel_values.num_bytes
+        # whoever waits may be cancelled; the patches stay, for those who do not
+        future.add_done_callback(lambda done: self._prepared(key, done))
+        return await asyncio.shield(future)
+
+    def _prepared(self, key: str, done: asyncio.Future[Patches]) -> None:
+        if done.cancelled() or done.exception() is not None:
+            del self._images[key], self._used[key]
+            return
+        self._image_bytes += done.result().pixel_values.num_bytes
         self._forget()
-        return patches
 
     def _forget(self) -> None:
         """Let go of the images that were used longest ago, as long as there are too many."""
