@@ -25,7 +25,7 @@ demo: install
 
 ## test: everything that CI runs
 test: install
-	$(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile
+	$(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 ## rehearse: walk through every file of configs/ on this machine's CPU; docs/rehearsal.md
 rehearse: install
