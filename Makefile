@@ -9,7 +9,7 @@ RUNS := runs/digits-stage1/$(TRIAL) runs/digits-stage2/$(TRIAL)
 
 # `make` alone shows what there is
 .DEFAULT_GOAL := help
-.PHONY: help demo test rehearse test-fast mutants lint install clean
+.PHONY: help demo test test-long rehearse test-fast mutants lint install clean
 
 ## help: print this list
 help:
@@ -23,9 +23,13 @@ demo: install
 	$(LAUNCH) configs/digits_cpu_stage2.yaml seed=$(SEED) trial_name=$(TRIAL)
 	$(PYTHON) -m utils.summary $(RUNS) --output runs/$(TRIAL)
 
-## test: everything that CI runs
+## test: the tests, in under a quarter of an hour
 test: install
-	$(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not long and not cluster"
+
+## test-long: whole runs with servers that are killed, stopped and started again
+test-long: install
+	$(PYTHON) -m pytest -q -n $(WORKERS) --dist load -m long
 
 ## rehearse: walk through every file of configs/ on this machine's CPU; docs/rehearsal.md
 rehearse: install
@@ -33,7 +37,7 @@ rehearse: install
 
 ## test-fast: without the tests that start servers or run training
 test-fast: install
-	$(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow"
+	$(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not long and not cluster"
 
 ## mutants: do the tests notice when the code is wrong? A seeded sample; docs/mutants.md
 mutants: install

@@ -10,6 +10,7 @@ a socket of ours, nor start a process or endless threads, nor touch the process 
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,10 +120,31 @@ def open_session(code: str, layer: str | None = None) -> Iterator[Session]:
     try:
         yield Session(process, _setup(code))
     finally:
-        process.kill()
+        _end(process)
         for stream in (process.stdin, process.stdout):
             _close_quietly(stream)
-        process.wait()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill the sandbox from the inside out.
+
+    Its outer process reaps the inner one and ends with it. Killed first, it would leave an orphan to be reaped by
+    whoever adopts it, which process 1 of a container often does not do: one entry of the process table per answer.
+    """
+    for child in _children(process.pid):
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=1.0)
+    process.kill()
+    process.wait()
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:  # it has ended, or this kernel keeps no such list
+        return []
 
 
 def _close_quietly(stream: Any) -> None:

@@ -122,7 +122,7 @@ def assert_exports(run, published, exported):
     assert checkpoint.main(["verify", str(published), str(exported), "--new-tokens", "8"]) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_killed_trainer_is_started_again_and_goes_on_where_it_was(overrides, tmp_path):
     """`kill -9` between checkpoints: steps done since the last one are repeated with the same prompts, none is lost."""
@@ -257,6 +257,13 @@ def test_a_wrong_command_line_shows_the_usage_or_the_missing_file(argv, capsys, 
     assert "[launcher]" in capsys.readouterr().err
 
 
+@pytest.fixture(autouse=True)
+def adopts_nobody_afterwards():
+    """A `SupervisedLauncher` made here turns this very process into a parent of orphans."""
+    yield
+    supervisor._libc.prctl(supervisor.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
 def launcher_with(command, tmp_path):
     launcher = supervisor.SupervisedLauncher("experiment", "trial", str(tmp_path))
     launcher.submit("trainer", command)
@@ -283,6 +290,23 @@ def test_the_trainers_exit_status_is_kept_and_its_children_end(tmp_path, monkeyp
     finally:
         launcher.stop_all()
     assert not [p for p in psutil.Process().children(recursive=True) if "1000" in p.cmdline()]
+
+
+def test_orphans_are_reaped_while_the_run_goes_on(tmp_path):
+    """One that nobody waits for would fill the process table of a long run."""
+    script = tmp_path / "leaving.py"
+    script.write_text(
+        "import subprocess, sys, time, psutil\n"
+        "for _ in range(5): subprocess.run(['sh', '-c', 'sleep 0.1 &'])\n"
+        "time.sleep(0.1 + 1.0)\n"
+        "dead = [p for p in psutil.Process().parent().children() if p.status() == psutil.STATUS_ZOMBIE]\n"
+        "sys.exit(len(dead))\n"
+    )
+    launcher = launcher_with(f"python3 {script}", tmp_path)
+    try:
+        launcher.wait()
+    finally:
+        launcher.stop_all()
 
 
 def test_lines_for_people_reach_the_console_and_others_only_the_log(tmp_path, capsys):

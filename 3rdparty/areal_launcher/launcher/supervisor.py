@@ -108,6 +108,7 @@ class SupervisedLauncher(areal_local.LocalLauncher):
         del timeout, check_status, remove_status, update  # AReaL's polling knobs have no use here
         while True:
             self.check_alive()
+            self.reap_orphans()
             self.echo()
             trainers = [job for name, job in self._jobs.items() if name.startswith("trainer")]
             if trainers and all(job.process.poll() == 0 for job in trainers):
@@ -131,6 +132,18 @@ class SupervisedLauncher(areal_local.LocalLauncher):
                     else f"exited with status {status}"
                 )
                 self._fail(job, how, 128 - status if status < 0 else status or 1)
+
+    def reap_orphans(self) -> None:
+        """Take the exit status of adopted processes: each would stay in the process table until the run ends."""
+        known = {job.process.pid for job in self._jobs.values()} | self._not_ours
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if ended is None or ended.si_pid in known:  # the status of a job is `Popen`'s to take
+                return
+            os.waitpid(ended.si_pid, 0)
 
     def _watch_inner(self, job: Job) -> None:
         """Remember the scheduler and detokenizer of a server that is ready: SGLang survives their `kill -9` mute."""

@@ -1,5 +1,6 @@
 """The sandbox: each layer runs honest code, contains hostile code, and refuses by name where it cannot."""
 
+import ctypes
 import json
 import os
 import pwd
@@ -26,7 +27,17 @@ from reward.sandbox.session import (
 from tests.reward.sandbox import attacks
 
 WORKING = [layer for layer in LAYERS if probe(layer) is None]
+PR_SET_CHILD_SUBREAPER = 36
 layers = pytest.mark.parametrize("layer", WORKING)
+
+
+@pytest.fixture(autouse=True)
+def adopts_orphans():
+    """As under the launcher: a process that a session leaves behind, even a dead one, comes to stand below us."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    yield
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 def run(code, layer, *, seconds=3.0, **test):
