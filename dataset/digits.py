@@ -2,9 +2,9 @@
 
 ``python -m dataset.digits --output-dir data/digits`` writes ``<stage>/<split>.parquet`` and ``manifest.json``.
 
-Splits are by scan, fixed by the seed and stratified by digit: `heldout` (400 scans, for measuring only),
-`warmstart` (300, for the supervised phase that makes the tiny model) and `train` (the other 1,097, for
-reinforcement learning). A scan belongs to one split in every task, also inside sums and on canvases.
+Splits are by scan, fixed by the seed and stratified by digit: `heldout` (400 scans, for reporting only),
+`warmstart` (300, for the supervised phase that makes the tiny model), `validation` (200, for choosing learning rates
+and mixtures) and `train` (the other 897, for reinforcement learning). A scan belongs to one split in every task, also inside sums and on canvases.
 
 Stage 1 asks for short perception under the answer-only prompt; stage 2 asks for sums of two scans under the
 thinking prompt. Both are balanced so that any prefix of stage 1 holds its tasks in equal shares.
@@ -27,13 +27,15 @@ from dataset.schema import write_shard
 
 NUM_HELDOUT = 400
 NUM_WARMSTART = 300
+NUM_VALIDATION = 200
 SCAN_SIZE = 56  # pixels; 4 tokens with 14-pixel patches merged 2x2
 CANVAS_SIZE = 112
 CANVAS_STEP = 28  # the scan's corner lies on this grid
 GROUPS = {"A": "0 1 2", "B": "3 4", "C": "5 6", "D": "7 8 9"}  # options of the multiple-choice task
-SPLITS = ("warmstart", "train", "heldout")
+SPLITS = ("warmstart", "train", "heldout", "validation")
 STAGES = ("stage1", "stage2")
-SUMS_PER_SCAN = {"warmstart": 4, "train": 2, "heldout": 1}
+SUMS_PER_SCAN = {"warmstart": 4, "train": 2, "heldout": 1, "validation": 1}
+WITH_STAGE1 = ("heldout", "validation")  # splits whose second stage measures what is forgotten, too
 EXTRA_COLUMNS = {"rationale": pa.string()}  # a worked solution, only in the warm-start split
 
 
@@ -58,11 +60,10 @@ def split_scans(seed: int = 219) -> dict[str, list[int]]:
         members = shuffled[labels[shuffled] == digit]
         rank_in_class[members] = np.arange(len(members))
     order = [int(i) for i in sorted(shuffled, key=lambda i: (rank_in_class[i], labels[i]))]
-    parts = {
-        "heldout": order[:NUM_HELDOUT],
-        "warmstart": order[NUM_HELDOUT : NUM_HELDOUT + NUM_WARMSTART],
-        "train": order[NUM_HELDOUT + NUM_WARMSTART :],
-    }
+    heldout, warmstart, validation, train = np.split(
+        np.array(order), np.cumsum([NUM_HELDOUT, NUM_WARMSTART, NUM_VALIDATION])
+    )
+    parts = {"heldout": heldout, "warmstart": warmstart, "train": train, "validation": validation}
     return {name: [int(i) for i in generator.permutation(scans)] for name, scans in parts.items()}
 
 
@@ -138,15 +139,16 @@ def build_rows(stage: str, split: str, seed: int = 219) -> list[dict[str, Any]]:
 
     Stage 1 has every scan once per task. Its order visits all scans once, tasks taking turns, before it visits
     them again, so the first 400 held-out rows cover 400 scans with 100 rows per task. Stage 2's held-out split has
-    400 sums and then those rows, so that what is learned and what is forgotten are measured together.
+    400 sums and then those rows, so that what is learned and what is forgotten are measured together; likewise
+    `validation`, with 200.
     Raises ``ValueError`` for an unknown stage or split.
     """
     if stage not in STAGES or split not in SPLITS:
         raise ValueError(f"got stage {stage!r}, split {split!r}; wanted {STAGES} and {SPLITS}")
     scans = split_scans(seed)[split]
     rows = _stage1_rows(scans, seed) if stage == "stage1" else _stage2_rows(scans, split, seed)
-    if (stage, split) == ("stage2", "heldout"):
-        rows += _stage1_rows(scans, seed)[:NUM_HELDOUT]
+    if stage == "stage2" and split in WITH_STAGE1:
+        rows += _stage1_rows(scans, seed)[: len(scans)]
     for name, row in rows:
         row["id"] = row["id"].format(split=split, name=name)
         if split != "warmstart":

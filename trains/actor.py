@@ -15,7 +15,7 @@ from areal.utils import stats_tracker
 from trains.config import ActorConfig, LossConfig
 from trains.host.engine import VisionEngine, by_group
 from trains.types import Group
-from utils.advantages import batch_moments, batch_whiten, group_advantages, shape_rewards, signal_mask
+from utils.advantages import batch_moments, batch_whiten, group_advantages, shape_rewards, shuffled, signal_mask
 from utils.functional import aggregate_loss, decoupled_ppo_loss, loss_denominator
 from utils.policy_metrics import kl_estimate
 
@@ -55,6 +55,8 @@ class VisionActor(VisionEngine):
             bias=self.loss.reward_bias,
             scaling=self.loss.reward_scaling,
         )
+        if self.loss.shuffle_rewards:
+            rewards = shuffled(rewards, self.get_version())
         lengths = torch.cat([group["policy_mask"].sum(-1) for group in batch])
         groups = torch.arange(len(batch)).repeat_interleave(torch.tensor(sizes)).to(rewards.device)
         signal = signal_mask(rewards, groups)

@@ -57,11 +57,13 @@ class LossConfig:
     reward_scaling: float = 10.0
     kl_coefficient: float = 0.0
     kl_estimator: str = "k3"
+    shuffle_rewards: bool = False
 
     def options(self, gconfig: GenerationHyperparameters) -> dict[str, Any]:
         """What `utils.loss_options.validate` checks; the sampling settings come from `gconfig`."""
         options = asdict(self)
         del options["reward_bias"], options["reward_scaling"]  # checked where the batch is
+        del options["shuffle_rewards"]  # goes with all others
         if self.loss_mode == "constant":
             options["max_tokens"] = gconfig.max_new_tokens
         return {**options, "group_size": gconfig.n_samples, "temperature": gconfig.temperature}

@@ -57,7 +57,9 @@ def problems(config: Any) -> list[str]:
 
 
 def remarks(config: Any) -> Iterator[str]:
-    """Settings that a run like this one never reads."""
+    """Settings that a run like this one never reads, and those that are no training."""
+    if config.loss.shuffle_rewards:
+        yield "loss.shuffle_rewards=True: a control; rewards are dealt out at random and nothing can be learned"
     loss, plain = config.loss, "with one minibatch and a fresh proximal policy the ratio is 1"
     if config.actor.num_minibatches == 1 and loss.recompute_logprob:
         if loss.surrogate == "cispo":

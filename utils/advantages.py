@@ -23,6 +23,15 @@ def shape_rewards(rewards: Tensor, *, bias: float = -0.5, scaling: float = 10.0)
     return (rewards + bias) * scaling
 
 
+def shuffled(rewards: Tensor, seed: int) -> Tensor:
+    """The same rewards `[num_rollouts]` dealt out at random: what a control learns from.
+
+    Their distribution stays; what they say of an answer, of its prompt and of its task is gone.
+    """
+    order = torch.randperm(len(rewards), generator=torch.Generator().manual_seed(seed))
+    return rewards[order.to(rewards.device)]
+
+
 def group_advantages(
     rewards: Tensor,
     groups: Tensor | int,

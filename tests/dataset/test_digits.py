@@ -22,7 +22,8 @@ def test_splits_are_disjoint_complete_and_stratified():
     assert {name: len(scans) for name, scans in splits.items()} == {
         "heldout": 400,
         "warmstart": 300,
-        "train": 1097,
+        "train": 897,
+        "validation": 200,
     }
     assert sorted(scan for scans in splits.values() for scan in scans) == list(range(1797))
     _, labels = load_scans()

@@ -5,6 +5,7 @@ import torch
 
 from trains.actor import VisionActor
 from trains.config import LossConfig
+from utils.advantages import shuffled
 
 REWARDS = ((1.0, 0.0, 0.0), (1.0, 1.0, 0.0), (0.5, 0.5, 0.5))  # the last group has no signal
 LENGTHS = ((1, 2, 3), (4, 1, 2), (3, 1, 4))
@@ -28,9 +29,10 @@ def batch():
     return groups
 
 
-def advantages_of(other=(0.0, 0.0, 0.0), **options):
+def advantages_of(other=(0.0, 0.0, 0.0), *, version=0, **options):
     """One advantage per rollout, `[9]`, and the batch; every token of a rollout has the same."""
     actor = VisionActor.__new__(VisionActor)
+    actor.get_version = lambda: version
     actor.loss, summed = LossConfig(**options), []
     actor.sum_over_ranks = lambda values: summed.append(values) or values + torch.tensor(other).to(values)
     groups = batch()
@@ -127,3 +129,27 @@ def test_the_seam_moves_every_key_and_blanks_what_is_no_answer():
     assert group["policy_mask"].tolist() == [[0, 1, 0, 0, 0], [0, 1, 1, 0, 0], [0, 1, 1, 1, 0]]
     assert torch.allclose(group["behavior_logprobs"][2], torch.tensor([0.0, -0.2, -0.3, -0.4, 0.0]))
     assert group["policy_versions"][1].tolist() == [-1, 2, 3, -1, 0]
+
+
+def test_a_control_learns_from_the_same_rewards_dealt_out_at_random():
+    """The records keep what was earned; the advantages come from another order, each step anew, the same again."""
+    plain, _, _ = advantages_of(estimator="dr_grpo", batch_whiten=False)
+    orders = []
+    for version in range(4):
+        values, groups, _ = advantages_of(
+            estimator="dr_grpo", batch_whiten=False, shuffle_rewards=True, version=version
+        )
+        assert [group["rewards"].tolist() for group in groups] == [list(rewards) for rewards in REWARDS]
+        assert not torch.allclose(values, plain)
+        assert abs(float(values.sum())) < 1e-6
+        orders.append(values.tolist())
+    assert len(set(map(tuple, orders))) == 4
+    again, _, _ = advantages_of(estimator="dr_grpo", batch_whiten=False, shuffle_rewards=True, version=3)
+    assert again.tolist() == orders[3]
+
+
+def test_shuffling_keeps_every_reward():
+    rewards = torch.arange(64.0)
+    dealt = shuffled(rewards, 5)
+    assert sorted(dealt.tolist()) == rewards.tolist()
+    assert (dealt != rewards).sum() > 32
