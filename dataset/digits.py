@@ -4,7 +4,8 @@
 
 Splits are by scan, fixed by the seed and stratified by digit: `heldout` (400 scans, for reporting only),
 `warmstart` (300, for the supervised phase that makes the tiny model), `validation` (200, for choosing learning rates
-and mixtures) and `train` (the other 897, for reinforcement learning). A scan belongs to one split in every task, also inside sums and on canvases.
+and mixtures) and `train` (the other 897, for reinforcement learning). A scan belongs to one split in every task, also
+inside sums and on canvases.
 
 Stage 1 asks for short perception under the answer-only prompt; stage 2 asks for sums of two scans under the
 thinking prompt. Both are balanced so that any prefix of stage 1 holds its tasks in equal shares.

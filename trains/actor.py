@@ -15,7 +15,14 @@ from areal.utils import stats_tracker
 from trains.config import ActorConfig, LossConfig
 from trains.host.engine import VisionEngine, by_group
 from trains.types import Group
-from utils.advantages import batch_moments, batch_whiten, group_advantages, shape_rewards, shuffled, signal_mask
+from utils.advantages import (
+    batch_moments,
+    batch_whiten,
+    group_advantages,
+    shape_rewards,
+    shuffled,
+    signal_mask,
+)
 from utils.functional import aggregate_loss, decoupled_ppo_loss, loss_denominator
 from utils.policy_metrics import kl_estimate
 

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dataset.mixture import as_mixture
 from trains.metrics import batch_metrics, flat, update_metrics
 from trains.setup import Run, run_directory
 from trains.types import Group
@@ -20,6 +21,12 @@ from utils.run_manifest import MANIFEST
 
 RECORDS = ("metrics.jsonl", "evaluations.jsonl", "rollouts.jsonl")  # one line per step or evaluation
 PHASES = ("rollout", "proximal", "advantages", "update", "exchange", "save", "evaluate")
+
+
+def mixture_of(data: Any) -> list[dict[str, Any]]:
+    """Paths and weights that the training rows are drawn by."""
+    parts = as_mixture(data.mixture or data.path)
+    return [{"path": part.path, "weight": part.weight} for part in parts]
 
 
 @contextmanager
@@ -144,6 +151,7 @@ class Report:
             "experiment_name": config.experiment_name,
             "trial_name": config.trial_name,
             "started_from": config.actor.path,
+            "mixture": mixture_of(config.train_dataset),  # for `dataset.mixture_fit`
             "prompts": asdict(config.prompts.settings(config.seed)),  # for evaluation of this run
             "checkpoint": checkpoint,
             "logs": self.run.stats_logger.get_log_path(config.stats_logger),
