@@ -9,7 +9,7 @@ RUNS := runs/digits-stage1/$(TRIAL) runs/digits-stage2/$(TRIAL)
 
 # `make` alone shows what there is
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long rehearse test-fast mutants lint install clean
+.PHONY: help demo test test-long rehearse test-fast learning mixture-study mutants lint install clean
 
 ## help: print this list
 help:
@@ -38,6 +38,14 @@ rehearse: install
 ## test-fast: without the tests that start servers or run training
 test-fast: install
 	$(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not long and not cluster"
+
+## learning: the demo with five seeds and a control each (an hour on two idle cores); docs/learning.md
+learning: install
+	$(PYTHON) -m benchmarks.learning headline
+
+## mixture-study: which mixture of the demo's five tasks is best? (40 minutes); docs/learning.md
+mixture-study: install
+	$(PYTHON) -m benchmarks.mixture_study
 
 ## mutants: do the tests notice when the code is wrong? A seeded sample; docs/mutants.md
 mutants: install
