@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from llavaonevision1_5 import MODEL_TYPE, shims
+from llavaonevision1_5 import MODEL_TYPE, shims, tied
 from llavaonevision1_5.shards import read_json, tensors
 
 MODELING = "modeling_llavaonevision1_5.py"
@@ -142,11 +142,13 @@ def _differences(wanted: dict[str, list[int]], got: dict[str, list[int]]) -> lis
     return problems
 
 
-def _raise_if_any(problems: list[str], folder: Path) -> None:
+def _raise_if_any(
+    problems: list[str], folder: Path, what: str = "is not a LLaVA-OneVision-1.5 checkpoint that can be used"
+) -> None:
     if problems:
         shown = "\n".join(f"  - {problem}" for problem in problems[:8])
         more = f"\n  and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise ValueError(f"{folder} is not a LLaVA-OneVision-1.5 checkpoint that can be used:\n{shown}{more}")
+        raise ValueError(f"{folder} {what}:\n{shown}{more}")
 
 
 def verify(folder: str | os.PathLike, *, name: str | os.PathLike | None = None) -> None:
@@ -263,15 +265,27 @@ def prepare(source: str | os.PathLike, target: str | os.PathLike) -> Path:
 def export(trained: str | os.PathLike, target: str | os.PathLike, *, original: str | os.PathLike) -> Path:
     """Put trained weights beside the original checkpoint's configuration, code, tokenizer and templates.
 
-    The result loads wherever the published checkpoint does. Weights are copied, so `trained` may be removed.
+    The result loads wherever the published checkpoint does. Weights are copied, so `trained` may be removed. An output
+    layer that the original ties to the embeddings is left out where the original leaves it out (`tied.py`).
     Raises ValueError unless both have the same weights in name and shape; nothing is left behind then.
     """
     trained, original = Path(trained), Path(original)
-    _raise_if_any(_differences(tensor_shapes(original), tensor_shapes(trained)), trained)
+    wanted, got = tensor_shapes(original), tensor_shapes(trained)
+    copy = shutil.copyfile
+    if (tied.HEAD in wanted) != (tied.HEAD in got) and tied.is_tied(read_json(original / "config.json")):
+        if tied.HEAD in got:
+            copy = tied.copy_without_head
+            if not tied.is_copy(trained):
+                raise ValueError(
+                    f"{trained}: {tied.HEAD} differs from the embeddings, and {original} ties the two; it would be lost"
+                )
+        wanted.pop(tied.HEAD, None)
+        got.pop(tied.HEAD, None)
+    _raise_if_any(_differences(wanted, got), trained, f"has other weights than {original}")
     with _fresh_folder(target, trained, original) as folder:
         _copy_all_but_weights(original, folder, with_code=True)
         for path in _weight_files(trained):
-            shutil.copyfile(path, folder / path.name)
+            copy(path, folder / path.name)
     return Path(target)
 
 
