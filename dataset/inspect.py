@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from dataset.encode import prompt_length
+from dataset.encode import image_limits, prompt_length
 from dataset.images import ImageError, decode_image, resize_to_limits, to_base64_png
-from dataset.lengths import Fault, bad_rows, row_fault
+from dataset.lengths import Fault, bad_rows, largest, row_fault, shrunk
 from dataset.prompts import DEFAULT_PROMPTS, LAYOUTS, PromptConfig, render_problem
 from dataset.references import Reference, costly_reference
 from dataset.shards import RowReader, open_rows
@@ -42,6 +42,8 @@ class Inspection:
     counts: Counter = field(default_factory=Counter)  # (source, answer_type, prompt_type) -> rows
     lengths: list[int] = field(default_factory=list)  # prompt tokens, or characters without a processor
     unit: str = "characters"
+    pixels: list[int] = field(default_factory=list)  # of each sound row's largest image, 0 without images
+    max_pixels: int | None = None  # beyond which images are shrunk
     problems: list[str] = field(default_factory=list)  # "file, row N (id ...): column ...: ..."
 
 
@@ -51,16 +53,25 @@ def inspect_rows(
     *,
     decode: bool = False,
     prompts: PromptConfig = DEFAULT_PROMPTS,
+    max_pixels: int | None = None,
 ) -> Inspection:
     """Count, measure and check every row; with `decode` every image is decoded as well, which takes a
-    while.
+    while. Images of more than `max_pixels`, or of more than the processor takes, are counted.
     """
-    found = Inspection(unit="characters" if processor is None else "tokens")
+    found = Inspection(unit="characters" if processor is None else "tokens", max_pixels=max_pixels)
+    if processor is not None:
+        found.max_pixels = image_limits(processor, max_pixels).max_pixels
     seen: dict[str, int] = {}
     faults: list[Fault] = []
     references: list[tuple[int, Any, Reference]] = []
+
+    def measured(sample: Sample, sizes: Any) -> int:
+        found.pixels[-1] = largest(sizes)
+        return _length(sample, sizes, processor, prompts)
+
     for position, row in enumerate(reader.iter_rows()):
-        length, fault = row_fault(row, lambda sample, sizes: _length(sample, sizes, processor, prompts))
+        found.pixels.append(0)
+        length, fault = row_fault(row, measured)
         problems = [] if fault is None else [fault]
         if fault is None and (reference := costly_reference(row)) is not None:
             references.append((position, row["id"], reference))
@@ -91,10 +102,20 @@ def render_text(found: Inspection, name: str) -> str:
         for height, low, high in zip(heights, edges[:-1], edges[1:], strict=True):
             bar = "#" * round(BAR_WIDTH * height / heights.max())
             lines.append(f"{low:8.0f} to {high:6.0f} {height:>8} {bar}")
+    lines += _images(np.array(found.pixels), found.max_pixels)
     lines += ["", f"{len(found.problems)} problems", *found.problems[:50]]
     if len(found.problems) > 50:
         lines.append(f"... and {len(found.problems) - 50} more")
     return "\n".join(lines)
+
+
+def _images(pixels: np.ndarray, max_pixels: int | None) -> list[str]:
+    shown = pixels[pixels > 0]
+    if not len(shown):
+        return []
+    lines = ["", f"pixels of an image: median {int(np.median(shown))}, max {shown.max()}"]
+    sentence = None if max_pixels is None else shrunk(pixels, max_pixels)
+    return lines if sentence is None else [*lines, sentence]
 
 
 def render_html(
@@ -175,6 +196,9 @@ def main() -> int:
         "--columns", nargs="*", default=[], metavar="FIELD=COLUMN", help="names and constants of foreign data"
     )
     parser.add_argument(
+        "--max-pixels", type=int, help="count larger images, as train_dataset.max_pixels shrinks them"
+    )
+    parser.add_argument(
         "--layout", choices=LAYOUTS, default=DEFAULT_PROMPTS.layout, help="of prompts (default: %(default)s)"
     )
     args = parser.parse_args()
@@ -192,7 +216,7 @@ def main() -> int:
     except (FileNotFoundError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    found = inspect_rows(reader, processor, decode=args.decode, prompts=prompts)
+    found = inspect_rows(reader, processor, decode=args.decode, prompts=prompts, max_pixels=args.max_pixels)
     print(render_text(found, reader.name))
     if args.html:
         Path(args.html).parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from utils.files import replacing
 from utils.sample import Sample
 
 DEFAULT_CACHE_DIR = "~/.cache/llava-onevision-1.5-rl/lengths"
-CACHE_VERSION = 2  # of what is checked
+CACHE_VERSION = 3  # of what is checked
 SPAN_ROWS = 512  # rows that a process checks at a time
 MAX_PROCESSES = 16
 
@@ -41,6 +41,7 @@ class RowCheck:
 
     lengths: np.ndarray  # [num_rows] int32: prompt tokens; negative: an upper bound of them
     bad: dict[int, BadRow]  # by row number
+    pixels: np.ndarray  # [num_rows] int64: of the row's largest image as it is stored; 0 without images
 
     def fitting(self, max_length: int | None) -> np.ndarray:
         """Row numbers [num_kept] (int32) of sound rows with at most `max_length` prompt tokens."""
@@ -69,7 +70,7 @@ def check_rows(
             found = _measure(reader, processor, max_length, prompts, max_pixels)
             bad = [(number, row.id, row.fault) for number, row in found.bad.items()]
             with replacing(cache_path) as file:
-                np.savez(file, lengths=found.lengths, bad=json.dumps(bad))
+                np.savez(file, lengths=found.lengths, bad=json.dumps(bad), pixels=found.pixels)
     return found
 
 
@@ -89,6 +90,22 @@ def row_fault(
         except ValueError as error:
             problem = str(error)
     return 0, problem
+
+
+def largest(sizes: Iterable[tuple[int, int]]) -> int:
+    """Pixels of the largest of images of these (width, height); 0 without any."""
+    return max((width * height for width, height in sizes), default=0)
+
+
+def shrunk(pixels: np.ndarray, max_pixels: int) -> str | None:
+    """One sentence on the rows `[num_rows]` whose largest image has more than `max_pixels`; None without any."""
+    over = pixels[pixels > max_pixels] / max_pixels
+    if not len(over):
+        return None
+    return (
+        f"{len(over)} of {len(pixels)} rows have an image of more than {max_pixels} pixels, which is shrunk: from "
+        f"{np.median(over):.1f} times that in the median, {over.max():.1f} times at most"
+    )
 
 
 Fault = tuple[int, Any, str]  # row number in the reader, id, what is wrong
@@ -118,6 +135,7 @@ class Span:
 
     start: int
     lengths: list[int]
+    pixels: list[int]
     faults: list[Fault]
     references: list[tuple[int, Any, Reference]]  # row number, id, what the reward pool is to read
 
@@ -138,13 +156,15 @@ def _measure(
         return length
 
     lengths = np.zeros(len(reader), dtype=np.int32)
+    pixels = np.zeros(len(reader), dtype=np.int64)
     faults: list[Fault] = []
     references: list[tuple[int, Any, Reference]] = []
     for span in _spans(reader, measured if processor is not None else None):
         lengths[span.start : span.start + len(span.lengths)] = span.lengths
+        pixels[span.start : span.start + len(span.pixels)] = span.pixels
         faults += span.faults
         references += span.references
-    return RowCheck(lengths, dict(bad_rows(reader, faults, references)))
+    return RowCheck(lengths, dict(bad_rows(reader, faults, references)), pixels)
 
 
 _job: tuple[RowReader, Any] | None = None  # of a process that checks rows
@@ -174,9 +194,15 @@ def _span_of_job(start: int) -> Span:
 
 
 def _span(reader: RowReader, measure: Any, start: int) -> Span:
-    found = Span(start, [], [], [])
+    found = Span(start, [], [], [], [])
+
+    def measured(sample: Sample, sizes: list[tuple[int, int]]) -> int:
+        found.pixels[-1] = largest(sizes)
+        return measure(sample, sizes) if measure else 0
+
     for number, row in enumerate(reader.iter_rows(start, start + SPAN_ROWS), start):
-        length, fault = row_fault(row, measure)
+        found.pixels.append(0)
+        length, fault = row_fault(row, measured)
         found.lengths.append(length)
         if fault is not None:
             found.faults.append((number, row.get("id"), fault))
@@ -198,7 +224,8 @@ def _load(path: Path, reader: RowReader) -> RowCheck | None:
         return None
     with np.load(path) as stored:
         bad = json.loads(str(stored["bad"]))
-        return RowCheck(stored["lengths"], {number: _bad_row(reader, number, *rest) for number, *rest in bad})
+        rows = {number: _bad_row(reader, number, *rest) for number, *rest in bad}
+        return RowCheck(stored["lengths"], rows, stored["pixels"])
 
 
 def _cache_path(

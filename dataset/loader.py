@@ -15,9 +15,9 @@ from torch.utils.data import Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from dataset.bad_rows import BadRow, BadRows
-from dataset.encode import prepare_images
+from dataset.encode import image_limits, prepare_images
 from dataset.images import ImageError
-from dataset.lengths import check_rows
+from dataset.lengths import check_rows, shrunk
 from dataset.mixture import MixtureSampler, as_mixture
 from dataset.prompts import DEFAULT_PROMPTS, PromptConfig
 from dataset.schema import SchemaError
@@ -90,6 +90,9 @@ def create_dataloader(
         if not len(rows):
             raise ValueError(f"{reader.name}: none of its {len(reader)} rows fits max_length {max_length}")
         kept.append(rows)
+        limit = None if processor is None else image_limits(processor, max_pixels).max_pixels
+        if limit is not None and (sentence := shrunk(check.pixels[rows], limit)) is not None:
+            logger.warning("%s: %s", reader.name, sentence)
     sampler = MixtureSampler(
         [len(rows) for rows in kept],
         [part.weight for part in mixture],
@@ -107,6 +110,12 @@ def create_dataloader(
         persistent_workers=num_workers > 0,
     )
     loader.bad_rows = bad_rows
+    if loader.num_epoch_rows < batch_size:
+        logger.warning(
+            "an epoch has %d rows, fewer than one batch (batch_size %d): a step draws rows more than once",
+            loader.num_epoch_rows,
+            batch_size,
+        )
     return loader
 
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from trains.freshness import JustInTime
+from trains.guards import FinalError
 from trains.types import Failure, Group
 
 POLL_SECONDS = 1.0
@@ -38,7 +39,7 @@ class Executor(Protocol):
     def release(self) -> None: ...
 
 
-class NoSignalError(RuntimeError):
+class NoSignalError(FinalError):
     """Too many groups in a row had equal rewards: the data has nothing left to teach."""
 
 

@@ -73,6 +73,10 @@ def remarks(config: Any) -> Iterator[str]:
             yield (
                 f"loss.eps_clip={loss.eps_clip}, loss.eps_clip_higher={loss.eps_clip_higher} have no effect: {plain}"
             )
+    for place in _in_both(config):
+        yield (
+            f"{place} is both training data and valid_dataset.path: the accuracy on it is not held-out; name other rows"
+        )
     try:
         limits = read_json(Path(config.actor.path) / "preprocessor_config.json")
     except (FileNotFoundError, ValueError):
@@ -84,6 +88,25 @@ def remarks(config: Any) -> Iterator[str]:
             f"train_dataset.max_pixels={given}, the checkpoint's own limit is {of_folder}: training shrinks images to "
             f"{min(given, of_folder)} pixels; measure with the same limit"
         )
+
+
+def _in_both(config: Any) -> list[str]:
+    """Files, or names on the Hub, that training and evaluation both read."""
+    if config.valid_dataset is None:
+        return []
+    training = [part["path"] for part in config.train_dataset.mixture] or [config.train_dataset.path]
+    try:
+        places = [
+            {place for path in paths for name, _ in split_paths(path) for place in _places(name)}
+            for paths in (training, [config.valid_dataset.path])
+        ]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return []  # named as a problem
+    return sorted(places[0] & places[1])
+
+
+def _places(name: str) -> list[str]:
+    return [str(file.resolve()) for file in data_files(name)] or [name]
 
 
 def _check_text(config: Any) -> Iterator[str]:

@@ -8,7 +8,11 @@ from typing import Any
 PARITY_THRESHOLDS = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 2e-2}
 
 
-class ParityError(RuntimeError):
+class FinalError(RuntimeError):
+    """Starting the trainer again would end in the same error."""
+
+
+class ParityError(FinalError):
     """Trainer and rollout engine do not compute the same policy."""
 
 

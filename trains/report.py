@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset.mixture import as_mixture
+from trains.guards import FinalError
 from trains.metrics import batch_metrics, flat, update_metrics
 from trains.setup import Run, run_directory
 from trains.types import Group
@@ -20,6 +21,7 @@ from utils.masking import masked_arguments
 from utils.run_manifest import MANIFEST
 
 RECORDS = ("metrics.jsonl", "evaluations.jsonl", "rollouts.jsonl")  # one line per step or evaluation
+FINAL = "[grpo] starting again would end the same way"  # the launcher reads it (areal.launcher.supervisor)
 PHASES = ("rollout", "proximal", "advantages", "update", "exchange", "save", "evaluate")
 
 
@@ -31,11 +33,16 @@ def mixture_of(data: Any) -> list[dict[str, Any]]:
 
 @contextmanager
 def reported_failure():
-    """Say in one line why the trainer ends; the traceback follows in its log."""
+    """Say in one line why the trainer ends; the traceback follows in its log. The launcher starts a trainer again
+    (`recover.mode: on`) unless a second line says that this would be in vain: a `ValueError` names wrong settings or
+    data, which no restart mends.
+    """
     try:
         yield
     except Exception as error:
         print(f"[grpo] stopped by {type(error).__name__}: {error}", flush=True)
+        if isinstance(error, FinalError | ValueError | FileNotFoundError):
+            print(FINAL, flush=True)
         raise
 
 

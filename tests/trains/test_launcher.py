@@ -20,6 +20,9 @@ from safetensors.torch import load_file
 
 from dataset.prompts import PromptConfig
 from llavaonevision1_5 import sglang_environment
+from trains import report
+from trains.buffer import NoSignalError
+from trains.guards import ParityError
 from utils.checkpoint import cli as checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -290,6 +293,37 @@ def test_the_trainers_exit_status_is_kept_and_its_children_end(tmp_path, monkeyp
     finally:
         launcher.stop_all()
     assert not [p for p in psutil.Process().children(recursive=True) if "1000" in p.cmdline()]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ParityError("x"), "CANCELLED"),
+        (NoSignalError("x"), "CANCELLED"),
+        (ValueError("wrong data"), "CANCELLED"),
+        (RuntimeError("out of memory"), "FAILED"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_an_error_that_would_come_again_starts_nothing_again(error, reason, tmp_path, capsys):
+    """AReaL starts a job again that is FAILED, not one that is CANCELLED; what an earlier start said does not count."""
+    with pytest.raises(type(error)), report.reported_failure():
+        raise error
+    said = capsys.readouterr().out
+    script = tmp_path / "failing.py"
+    script.write_text(f"import sys; print({said!r}); print('Traceback ...'); sys.exit(int(sys.argv[1]))\n")
+    launcher = launcher_with(f"python3 {script} 3", tmp_path)
+    try:
+        with pytest.raises(supervisor.JobException) as ended:
+            launcher.wait()
+        assert ended.value.reason.name == reason
+        launcher.stop_all()
+        launcher.submit("trainer", "python3 -c 1/0")
+        with pytest.raises(supervisor.JobException) as ended:
+            launcher.wait()
+        assert ended.value.reason.name == "FAILED"
+    finally:
+        launcher.stop_all()
 
 
 def test_orphans_are_reaped_while_the_run_goes_on(tmp_path):

@@ -85,8 +85,10 @@ REFUSED = [
 def good(tiny_checkpoint, tmp_path_factory):
     """The demo's configuration, of which nothing is refused; the data are files that exist."""
     data = tmp_path_factory.mktemp("data") / "rows.parquet"
-    data.touch()
-    words = [f"actor.path={tiny_checkpoint}", f"train_dataset.path={data}", f"valid_dataset.path={data}"]
+    held_out = data.with_name("held_out.parquet")
+    for file in (data, held_out):
+        file.touch()
+    words = [f"actor.path={tiny_checkpoint}", f"train_dataset.path={data}", f"valid_dataset.path={held_out}"]
     raw, _ = parse_cli_args(["--config", CONFIG, *words, "train_dataset.batch_size=4"])
     config = OmegaConf.to_object(to_structured_cfg(raw, Config))
     validate(config)
@@ -173,6 +175,18 @@ def test_options_without_effect_are_named_and_not_refused(changes, named, good):
     (found,) = remarks(changed(good, changes))
     assert found.startswith(named)
     assert list(remarks(changed(good, changes | {"actor.num_minibatches": 2}))) == []
+
+
+def test_held_out_data_that_is_trained_on_is_named(good, tmp_path):
+    data = Path(good.train_dataset.path)
+    (tmp_path / "link.parquet").symlink_to(data)
+    for place in (str(data), str(data.parent / "*.parquet"), f"{tmp_path}/link.parquet"):
+        (found,) = remarks(changed(good, {"valid_dataset.path": place}))
+        assert found.startswith(f"{data.resolve()} is both training data and valid_dataset.path")
+    mixture = [{"path": "other/set"}, {"path": "some/set[50%]"}]
+    for name, expected in (("some/set", 1), ("third/set", 0)):
+        found = changed(good, {"valid_dataset.path": name, "train_dataset.mixture": mixture})
+        assert len(list(remarks(found))) == expected
 
 
 def test_unequal_limits_of_images_are_named(good):

@@ -25,6 +25,7 @@ from areal.utils import name_resolve, names
 POLL_SECONDS = 0.25
 GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
 TAIL_LINES = 25
+FINAL = b"[grpo] starting again would end the same way\n"  # said by a trainer (trains/report.py)
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -38,6 +39,7 @@ class Job:
     process: subprocess.Popen
     log: Path
     echoed: int = 0  # bytes of `log` already shown on the console
+    begin: int = 0  # where in `log` this process begins; earlier starts stand before
     inner: list[psutil.Process] = field(default_factory=list)  # helpers without which the job is dead
 
 
@@ -93,8 +95,9 @@ class SupervisedLauncher(areal_local.LocalLauncher):
                 )
             index = self._job_counter[job_name]
             self._job_counter[job_name] += 1
+            size = log.stat().st_size
             self._jobs[f"{job_name}/{index}"] = Job(
-                f"{job_name}/{index}", process, log, echoed=log.stat().st_size
+                f"{job_name}/{index}", process, log, echoed=size, begin=size
             )
             print(f"[launcher] started {job_name}/{index} (pid {process.pid}), log: {log}", flush=True)
 
@@ -157,12 +160,16 @@ class SupervisedLauncher(areal_local.LocalLauncher):
 
     def _fail(self, job: Job, how: str, status: int) -> None:
         self.echo()
-        tail = b"\n".join(job.log.read_bytes()[-20000:].splitlines()[-TAIL_LINES:]).decode(errors="replace")
+        said = job.log.read_bytes()
+        tail = b"\n".join(said[-20000:].splitlines()[-TAIL_LINES:]).decode(errors="replace")
+        # AReaL starts a trainer that has failed again, `recover.retries` times; one that was cancelled it does not.
+        is_final = job.name.startswith("trainer") and FINAL in said[job.begin :]
         self.status = status
         self.failure = (
             f"{job.name} {how}; its log: {job.log}\n--- last lines of {job.log.name} ---\n{tail}\n---"
         )
-        raise JobException(self.run_name, job.name.split("/")[0], "local", JobState.FAILED)
+        reason = JobState.CANCELLED if is_final else JobState.FAILED
+        raise JobException(self.run_name, job.name.split("/")[0], "local", reason)
 
     def echo(self) -> None:
         """Copy to the console what the trainers printed for people: lines that start with `[`name`] `."""
