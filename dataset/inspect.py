@@ -7,6 +7,7 @@ were found.
 
 import html
 import sys
+from argparse import Namespace
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +22,11 @@ from dataset.prompts import DEFAULT_PROMPTS, LAYOUTS, PromptConfig, render_probl
 from dataset.references import Reference, costly_reference
 from dataset.shards import RowReader, open_rows
 from llavaonevision1_5.shims import check_code
+from reward.settings import read_settings
 from utils.columns import parse_columns
 from utils.command_line import Parser, check_model, check_output
 from utils.sample import Sample
+from utils.training_file import read_sections
 
 NUM_BINS = 10
 BAR_WIDTH = 40
@@ -179,6 +182,18 @@ def _length(sample: Sample, sizes: Any, processor: Any, prompts: PromptConfig) -
     return prompt_length(processor, sample, sizes, prompts=prompts)
 
 
+def _take_over(args: Namespace) -> None:
+    """What `args` leave open, out of the configuration; its verifiers are registered."""
+    read_settings(args.config)
+    sections = read_sections(args.config, ("train_dataset", "actor", "prompts"))
+    data, folder = sections.get("train_dataset") or {}, (sections.get("actor") or {}).get("path")
+    args.columns = args.columns or data.get("columns") or []
+    args.max_pixels = args.max_pixels or data.get("max_pixels")
+    args.layout = args.layout or (sections.get("prompts") or {}).get("layout")
+    if args.processor is None and (Path(str(folder)) / "config.json").is_file():
+        args.processor = folder
+
+
 def main() -> int:
     parser = Parser(description="Counts, lengths, schema problems and sample pages of curated data.")
     parser.add_argument("path", help="shard, directory, glob or Hub name")
@@ -198,12 +213,19 @@ def main() -> int:
     parser.add_argument(
         "--max-pixels", type=int, help="count larger images, as train_dataset.max_pixels shrinks them"
     )
+    parser.add_argument("--layout", choices=LAYOUTS, help=f"of prompts (default: {DEFAULT_PROMPTS.layout})")
     parser.add_argument(
-        "--layout", choices=LAYOUTS, default=DEFAULT_PROMPTS.layout, help="of prompts (default: %(default)s)"
+        "--config",
+        metavar="YAML",
+        help="the configuration of the training that the data is for: columns, checkpoint, pixels, layout, verifiers "
+        "are its own unless given here",
     )
     args = parser.parse_args()
-    processor, prompts = None, PromptConfig(layout=args.layout)
+    processor = None
     try:
+        if args.config:
+            _take_over(args)
+        prompts = PromptConfig(layout=args.layout or DEFAULT_PROMPTS.layout)
         if args.html:
             check_output(Path(args.html).parent, "--html")
         if args.processor:
@@ -212,7 +234,8 @@ def main() -> int:
             from transformers import AutoProcessor
 
             processor = AutoProcessor.from_pretrained(args.processor, trust_remote_code=trusted)
-        reader = open_rows(args.path, columns=parse_columns(args.columns))
+        columns = args.columns if isinstance(args.columns, dict) else parse_columns(args.columns)
+        reader = open_rows(args.path, columns=columns)
     except (FileNotFoundError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -47,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     audit.add_argument("--sample", type=int, default=64, metavar="N", help="samples per source and type")
     audit.add_argument(
-        "--reward-config", metavar="YAML", help="a training configuration, for its section `reward`"
+        "--reward-config",
+        metavar="YAML",
+        help="a training configuration, for its section `reward` and, without --columns, its train_dataset.columns",
     )
     audit.set_defaults(run=_audit)
 
@@ -75,11 +77,16 @@ def _audit(options: argparse.Namespace) -> int:
     from reward.settings import DEFAULT_SETTINGS, read_settings
     from reward.tools.audit import audit, table
     from utils.columns import parse_columns
+    from utils.training_file import read_sections
 
     if options.sample < 1:
         raise ValueError(f"--sample: got {options.sample}, wanted at least 1")
     settings = read_settings(options.reward_config) if options.reward_config else DEFAULT_SETTINGS
-    results = audit(options.path, options.sample, columns=parse_columns(options.columns), settings=settings)
+    columns = parse_columns(options.columns)
+    if options.reward_config and not columns:
+        data = read_sections(options.reward_config, ("train_dataset",)).get("train_dataset") or {}
+        columns = data.get("columns") or {}
+    results = audit(options.path, options.sample, columns=columns, settings=settings)
     print(table(results))
     return int(any(result.failures for result in results))
 

@@ -345,7 +345,10 @@ def test_orphans_are_reaped_while_the_run_goes_on(tmp_path):
 
 def test_lines_for_people_reach_the_console_and_others_only_the_log(tmp_path, capsys):
     script = tmp_path / "good.py"
-    script.write_text("print('[grpo] step 1'); print('chatter')\n")
+    script.write_text(
+        "import sys; print('[grpo] step 1'); print('chatter'); print('(AReaL) 20260101 X INFO: noise');"
+        "sys.stdout.write('not ended')\n"
+    )
     launcher = launcher_with(f"python3 {script}", tmp_path)
     try:
         launcher.wait()
@@ -354,7 +357,11 @@ def test_lines_for_people_reach_the_console_and_others_only_the_log(tmp_path, ca
     output = capsys.readouterr().out
     assert "[grpo] step 1" in output
     assert "chatter" not in output
-    assert "chatter" in Path(launcher.log_path_of("trainer")).read_text()
+    log = Path(launcher.log_path_of("trainer"))
+    lines = log.read_text().splitlines()
+    assert lines[1].startswith("=== ")
+    assert lines[2:] == ["[grpo] step 1", "chatter", "not ended"]
+    assert "INFO: noise" in log.with_name("trainer.full.log").read_text()
 
 
 @pytest.mark.parametrize("name", ["local", "ray", "slurm"])

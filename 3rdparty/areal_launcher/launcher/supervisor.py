@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 from areal.infra.launcher import local as areal_local
 from areal.infra.utils.launcher import JobException, JobState
+from areal.launcher.readable import ReadableLog, full_log
 from areal.utils import name_resolve, names
 
 POLL_SECONDS = 0.25
@@ -33,13 +34,17 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass
 class Job:
-    """One started process: `log` gets everything it prints, `process` its exit status."""
+    """One started process: `log` gets everything it prints, `process` its exit status.
+
+    A trainer's `readable` log is what people read of it (`readable.py`).
+    """
 
     name: str
     process: subprocess.Popen
     log: Path
     echoed: int = 0  # bytes of `log` already shown on the console
     begin: int = 0  # where in `log` this process begins; earlier starts stand before
+    readable: ReadableLog | None = None
     inner: list[psutil.Process] = field(default_factory=list)  # helpers without which the job is dead
 
 
@@ -79,7 +84,9 @@ class SupervisedLauncher(areal_local.LocalLauncher):
             environment["PATH"] = os.pathsep.join(
                 [os.path.dirname(sys.executable), environment.get("PATH", "")]
             )
-            log = Path(self.log_path_of(job_name))
+            named = log = Path(self.log_path_of(job_name))
+            if job_name.startswith("trainer"):
+                log = full_log(named)
             argv = _rewrite(shlex.split(command))
             with log.open("ab") as sink:
                 sink.write(f"\n=== {time.strftime('%F %T')} {shlex.join(argv)}\n".encode())
@@ -99,7 +106,10 @@ class SupervisedLauncher(areal_local.LocalLauncher):
             self._jobs[f"{job_name}/{index}"] = Job(
                 f"{job_name}/{index}", process, log, echoed=size, begin=size
             )
-            print(f"[launcher] started {job_name}/{index} (pid {process.pid}), log: {log}", flush=True)
+            if log != named:
+                readable = self._jobs[f"{job_name}/{index}"].readable = ReadableLog(named)
+                readable.append(["", f"=== {time.strftime('%F %T')} {shlex.join(argv)}"])
+            print(f"[launcher] started {job_name}/{index} (pid {process.pid}), log: {named}", flush=True)
 
     def wait(self, timeout=None, check_status=(), remove_status=(), update=False):
         """Block until the trainer ends. Returns on success.
@@ -115,7 +125,7 @@ class SupervisedLauncher(areal_local.LocalLauncher):
             self.echo()
             trainers = [job for name, job in self._jobs.items() if name.startswith("trainer")]
             if trainers and all(job.process.poll() == 0 for job in trainers):
-                self.echo()
+                self.echo(to_the_end=True)
                 return
             time.sleep(POLL_SECONDS)
 
@@ -159,30 +169,32 @@ class SupervisedLauncher(areal_local.LocalLauncher):
             ]
 
     def _fail(self, job: Job, how: str, status: int) -> None:
-        self.echo()
-        said = job.log.read_bytes()
-        tail = b"\n".join(said[-20000:].splitlines()[-TAIL_LINES:]).decode(errors="replace")
+        self.echo(to_the_end=True)
+        said, log = job.log.read_bytes(), job.readable.path if job.readable else job.log
+        tail = b"\n".join(log.read_bytes()[-20000:].splitlines()[-TAIL_LINES:]).decode(errors="replace")
         # AReaL starts a trainer that has failed again, `recover.retries` times; one that was cancelled it does not.
         is_final = job.name.startswith("trainer") and FINAL in said[job.begin :]
         self.status = status
-        self.failure = (
-            f"{job.name} {how}; its log: {job.log}\n--- last lines of {job.log.name} ---\n{tail}\n---"
-        )
+        self.failure = f"{job.name} {how}; its log: {log}\n--- last lines of {log.name} ---\n{tail}\n---"
         reason = JobState.CANCELLED if is_final else JobState.FAILED
         raise JobException(self.run_name, job.name.split("/")[0], "local", reason)
 
-    def echo(self) -> None:
-        """Copy to the console what the trainers printed for people: lines that start with `[`name`] `."""
+    def echo(self, to_the_end: bool = False) -> None:
+        """Copy what the trainers printed: to the console the lines for people, which start with `[`name`] `, to the
+        readable log all but noise. `to_the_end`: a last line that was not ended, too.
+        """
         for name, job in self._jobs.items():
             if not name.startswith("trainer"):
                 continue
             with job.log.open("rb") as log:
                 log.seek(job.echoed)
                 new = log.read()
-            complete = new[: new.rfind(b"\n") + 1]
+            complete = new if to_the_end else new[: new.rfind(b"\n") + 1]
             job.echoed += len(complete)
             everything = os.environ.get("AREAL_LAUNCHER_ECHO") == "all"
-            for line in complete.decode(errors="replace").splitlines():
+            lines = complete.decode(errors="replace").removesuffix("\n").split("\n") if complete else []
+            job.readable.append(lines)
+            for line in lines:
                 if everything or line.startswith(("[grpo] ", "[eval] ")):
                     print(line, flush=True)
 
