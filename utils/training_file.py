@@ -27,9 +27,13 @@ def read_sections(path: str | Path, names: Sequence[str]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for part in [*(read_sections(path.parent / f"{name}.yaml", names) for name in bases), config]:
         for name in names:
-            value = part.get(name)
-            if isinstance(value, dict):
-                merged[name] = {**(merged.get(name) or {}), **value}
-            elif value is not None:
-                merged[name] = value
+            if part.get(name) is not None:
+                merged[name] = _over(merged.get(name), part[name])
     return merged
+
+
+def _over(base: Any, value: Any) -> Any:
+    """As Hydra merges: mappings key by key, anything else is replaced."""
+    if not (isinstance(base, dict) and isinstance(value, dict)):
+        return value
+    return base | {name: _over(base.get(name), part) for name, part in value.items()}
