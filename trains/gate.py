@@ -94,8 +94,8 @@ def _in_both(config: Any) -> list[str]:
     """Files, or names on the Hub, that training and evaluation both read."""
     if config.valid_dataset is None:
         return []
-    training = [part["path"] for part in config.train_dataset.mixture] or [config.train_dataset.path]
     try:
+        training = [part["path"] for part in config.train_dataset.mixture] or [config.train_dataset.path]
         places = [
             {place for path in paths for name, _ in split_paths(path) for place in _places(name)}
             for paths in (training, [config.valid_dataset.path])
