@@ -45,6 +45,7 @@ def create_dataloader(
     columns: Mapping[str, str] | None = None,
     max_bad_share: float = 0.01,
     bad_rows: BadRows | None = None,
+    keep_originals: bool = False,
 ) -> "RolloutLoader":
     """A loader of the rows of one data-parallel rank.
 
@@ -54,6 +55,8 @@ def create_dataloader(
     dict. Rows with more than `max_length` prompt tokens are left out and counted. So are rows that cannot be used,
     whatever is wrong with them, each listed in `bad_rows`; more than `max_bad_share` of a source is an error. An image
     whose damage shows only in decoding is left out of its batch when drawn. `columns`: see `utils.columns`.
+
+    Rows whose spec names tools, and all with `keep_originals`, also have `originals`: the images as stored.
 
     Raises ``ValueError`` for a batch size that the ranks cannot share, wrong columns, too many bad rows, or none left.
     """
@@ -102,7 +105,7 @@ def create_dataloader(
         world_size=world_size,
     )
     loader = RolloutLoader(
-        RolloutRows(readers, kept, processor, max_pixels),
+        RolloutRows(readers, kept, processor, max_pixels, keep_originals),
         batch_size=batch_size // world_size,
         sampler=sampler,
         num_workers=num_workers,
@@ -139,8 +142,10 @@ class RolloutRows(Dataset):
         kept: Sequence[np.ndarray],
         processor: Any = None,
         max_pixels: int | None = None,
+        keep_originals: bool = False,
     ) -> None:
         self.readers, self.kept, self.processor, self.max_pixels = readers, kept, processor, max_pixels
+        self.keep_originals = keep_originals  # for tools that look closer (dataset/agent)
 
     def __len__(self) -> int:
         return sum(len(rows) for rows in self.kept)
@@ -151,6 +156,8 @@ class RolloutRows(Dataset):
         sample = Sample.from_row(self.readers[source].read(int(self.kept[source][position])))
         # `place` lets a checkpoint name the row without its images
         row = sample.to_row() | {"spec": sample.spec, "place": key}
+        if self.keep_originals or (sample.spec or {}).get("tools"):
+            row["originals"] = list(sample.images)
         if self.processor is not None:
             try:
                 row["images"] = prepare_images(self.processor, sample, self.max_pixels)

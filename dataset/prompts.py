@@ -6,8 +6,10 @@ one wording).
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dataset.agent.registry import get_tool
 from utils.sample import IMAGE_MARK, PROMPT_TYPES, SPATIAL_PROBLEM_TYPE, Sample
 
 ANSWER_PROMPT = "Put ONLY your final answer within <answer></answer>."
@@ -30,6 +32,10 @@ SPATIAL_SUFFIX = (
 )
 SPATIAL_REQUEST = "First give the (x, y, x, y) coordinates of each object that matters for the question."
 RELEASE_SYSTEM = "You are a helpful AI assistant."
+TOOLS_PROMPT = (
+    "You may use tools before you answer. To call one, end your turn with "
+    '<tool_call>{"name": NAME, "arguments": {...}}</tool_call> and wait for its reply. One call a turn. Tools:'
+)
 LAYOUTS = (
     "recipe",
     "release",
@@ -56,8 +62,12 @@ class PromptConfig:
     num_thinking_prompts: int = 1  # size of the pool in use; 1 is the recipe's own prompt for every sample
     format_guidance: bool = False  # append the line of FORMAT_GUIDANCE for the sample's answer type
     seed: int = 219  # of the choice of a thinking prompt per sample
+    # of a conversation (dataset/agent), for samples whose spec names none; None: there is none, whatever a spec names
+    tools: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.tools is not None:
+            object.__setattr__(self, "tools", tuple(self.tools))
         if self.layout not in LAYOUTS:
             raise ValueError(f"layout: got {self.layout!r}, wanted one of {', '.join(LAYOUTS)}")
         if not 1 <= self.num_thinking_prompts <= len(THINKING_PROMPTS):
@@ -75,6 +85,11 @@ def thinking_prompt(sample_id: str, config: PromptConfig = DEFAULT_PROMPTS) -> s
         return THINKING_PROMPTS[0]
     digest = hashlib.sha256(f"{config.seed}:{sample_id}".encode()).digest()
     return THINKING_PROMPTS[int.from_bytes(digest[:8], "big") % config.num_thinking_prompts]
+
+
+def tools_prompt(names: Sequence[str]) -> str:
+    """What the prompt says of the tools that may be called. Raises ``ValueError`` for an unknown name."""
+    return "\n".join([TOOLS_PROMPT, *(f"- {get_tool(name).description}" for name in names)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +115,12 @@ def frame(
     *,
     sample_id: str = "",
     config: PromptConfig = DEFAULT_PROMPTS,
+    tools: Sequence[str] | None = None,
 ) -> Frame:
     """The instruction in its place. `recipe`: behind the problem on a line of its own; guidance comes first, and a
     spatial problem asks for coordinates where the model is to think. `release`: a system message, and before the
-    problem the instruction, guidance, and for any spatial problem the request for coordinates.
+    problem the instruction, guidance, and for any spatial problem the request for coordinates. Tools (`tools`, or those
+    of `config`) are described behind the instruction, on lines of their own.
 
     Raises ``ValueError`` for an unknown prompt type.
     """
@@ -114,11 +131,13 @@ def frame(
     guidance = (
         [FORMAT_GUIDANCE[answer_type]] if config.format_guidance and answer_type in FORMAT_GUIDANCE else []
     )
+    names = config.tools if tools is None else tools
+    described = "\n" + tools_prompt(names) if names else ""
     if config.layout == "release":
         request = [SPATIAL_REQUEST] if is_spatial else []
-        return Frame(RELEASE_SYSTEM, " ".join([instruction, *guidance, *request]) + "\n", "")
+        return Frame(RELEASE_SYSTEM, " ".join([instruction, *guidance, *request]) + described + "\n", "")
     request = [SPATIAL_SUFFIX] if is_spatial and is_thinking else []
-    return Frame(None, "", "\n" + " ".join([*guidance, instruction, *request]))
+    return Frame(None, "", "\n" + " ".join([*guidance, instruction, *request]) + described)
 
 
 def render_problem(sample: Sample, config: PromptConfig = DEFAULT_PROMPTS) -> str:
@@ -153,5 +172,10 @@ def to_messages(sample: Sample, config: PromptConfig = DEFAULT_PROMPTS) -> list[
 
 def _frame_of(sample: Sample, config: PromptConfig) -> Frame:
     return frame(
-        sample.prompt_type, sample.problem_type, sample.answer_type, sample_id=sample.id, config=config
+        sample.prompt_type,
+        sample.problem_type,
+        sample.answer_type,
+        sample_id=sample.id,
+        config=config,
+        tools=None if config.tools is None else (sample.spec or {}).get("tools"),
     )

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dataset.agent.registry import check_names
 from dataset.images import ImageError, upright_size
 from reward.registry import ANSWER_TYPES
 from reward.score import check_reference
@@ -81,6 +82,7 @@ def row_problems(row: Mapping[str, Any]) -> Iterator[str]:
         yield f"column 'problem': {num_marks} {IMAGE_MARK} marks but {num_images} images"
     try:
         spec = parse_spec(row.get("spec")) or {}
+        check_names(spec.get("tools", ()))
     except ValueError as error:
         yield f"column 'spec': {error}"
         return

@@ -4,10 +4,10 @@ A spec is a mapping carried in the data:
 
     {"verifier": "bbox", "params": {"eps": 0.5, "box_format": "xywh"}, "weights": {"accuracy": 0.9, "format": 0.1}}
 
-Every key is optional. `verifier` is another answer type or a function of one's own, `my_rewards.py:score` (see
-`reward.verifiers.custom`). Parameters may also stand at the top level (`{"tolerance": 0.01}`). An unknown key, an
-unknown parameter or a negative weight raises ValueError naming it: a misspelt tolerance must not be ignored for a
-whole run.
+Every key is optional; `tools` belongs to conversations (docs/agents.md). `verifier` is another answer type or
+a function of one's own, `my_rewards.py:score` (see `reward.verifiers.custom`). Parameters may also stand at
+the top level (`{"tolerance": 0.01}`). An unknown key, an unknown parameter or a negative weight raises
+ValueError naming it: a misspelt tolerance must not be ignored for a whole run.
 """
 
 import json
@@ -62,6 +62,7 @@ def resolve(answer_type: str, spec: Mapping[str, Any] | None = None) -> Rule:
 def _resolve_cached(answer_type: str, spec_text: str) -> Rule:
     spec = json.loads(spec_text)
     name = verifier_name(answer_type, spec.pop("verifier", None))
+    spec.pop("tools", None)  # of a conversation (dataset/agent), which is not judged here
     weights = spec.pop("weights", WEIGHTS)
     nested = spec.pop("params", {})
     if not isinstance(nested, Mapping):

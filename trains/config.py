@@ -23,8 +23,10 @@ from areal.api.cli_args import (
 )
 from areal.utils.stats_logger import StatsLogger
 
+from dataset.agent.types import AgentSettings
 from dataset.prompts import DEFAULT_PROMPTS, PromptConfig
 from reward.settings import RewardSettings, make_settings
+from reward.trajectory import TrajectoryWeights
 from trains.arguments import read
 from trains.gate import Missing, problems, remarks
 from trains.host import allocation
@@ -139,6 +141,40 @@ class PromptsConfig:
 
 
 @dataclass
+class AgentConfig:
+    """Conversations with tools (see `trains/agent.py`); without tools, here or in a row's spec, one turn as ever."""
+
+    enabled: bool = False
+    tools: list[str] = field(default_factory=list)
+    max_turns: int = AgentSettings.max_turns
+    max_images: int = AgentSettings.max_images
+    max_tokens: int | None = None
+    max_tool_seconds: float = AgentSettings.max_tool_seconds
+    max_reply_chars: int = AgentSettings.max_reply_chars
+    num_workers: int = 2
+    corpus: str | None = None
+    tool_bonus: float = 0.0
+    turn_format: float = 0.0
+    call_cost: float = 0.0
+
+    def settings(self, max_new_tokens: int) -> AgentSettings:
+        """The limits of a conversation; without `max_tokens` the whole of it has those of a turn."""
+        return AgentSettings(
+            tools=tuple(self.tools),
+            max_turns=self.max_turns,
+            max_images=self.max_images,
+            max_tool_seconds=self.max_tool_seconds,
+            max_tokens=self.max_tokens or max_new_tokens,
+            max_reply_chars=self.max_reply_chars,
+            corpus=self.corpus,
+        )
+
+    def weights(self) -> TrajectoryWeights:
+        """Of the rewards that see the whole conversation. Raises ``ValueError`` naming the key."""
+        return TrajectoryWeights(self.tool_bonus, self.turn_format, self.call_cost)
+
+
+@dataclass
 class RehearsalConfig:
     """What `--rehearse` alone sets (see trains/rehearsal)."""
 
@@ -177,9 +213,22 @@ class Config(BaseExperimentConfig):
     loss: LossConfig = field(default_factory=LossConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     prompts: PromptsConfig = field(default_factory=PromptsConfig)
+    agent: AgentConfig = field(default_factory=AgentConfig)
     rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
     train_dataset: TrainDataConfig = field(default_factory=TrainDataConfig)
     valid_dataset: EvalDataConfig | None = None
+
+    @property
+    def max_behind_prompt(self) -> int:
+        """Tokens that may follow a prompt: an answer, or a conversation."""
+        if not self.agent.enabled:
+            return self.gconfig.max_new_tokens
+        return self.agent.settings(self.gconfig.max_new_tokens).max_tokens
+
+    def prompt_settings(self) -> PromptConfig:
+        """How the prompts of this run are rendered, its tools among it."""
+        prompts = self.prompts.settings(self.seed)
+        return replace(prompts, tools=tuple(self.agent.tools)) if self.agent.enabled else prompts
 
     @property
     def allocation(self) -> Allocation:

@@ -15,6 +15,7 @@ from typing import Any
 from llavaonevision1_5 import MODEL_TYPE
 from llavaonevision1_5.shards import read_json
 from llavaonevision1_5.shims import check_code
+from trains.agent_gate import check_agent
 from trains.host import allocation, qwen_vl
 from trains.limits import check_limits, value_of
 from utils import loss_options
@@ -155,11 +156,12 @@ def _check_sampling(config: Any) -> Iterator[str]:
     if not sampling.stop_token_ids:
         yield "gconfig.stop_token_ids=[]: name the end-of-turn token, or no answer ever stops"
     limit = config.sglang.context_length
-    wanted = (config.train_dataset.max_length or 0) + sampling.max_new_tokens
+    wanted = (config.train_dataset.max_length or 0) + config.max_behind_prompt
+    behind = "agent.max_tokens" if config.agent.enabled else "gconfig.max_new_tokens"
     if limit is not None and wanted + SERVER_RESERVE > limit:
         yield (
-            f"train_dataset.max_length={config.train_dataset.max_length} + gconfig.max_new_tokens="
-            f"{sampling.max_new_tokens} exceed sglang.context_length={limit}, of which the server keeps "
+            f"train_dataset.max_length={config.train_dataset.max_length} + {behind}="
+            f"{config.max_behind_prompt} exceed sglang.context_length={limit}, of which the server keeps "
             f"{SERVER_RESERVE} tokens for itself; write at least {wanted + SERVER_RESERVE}"
         )
     if config.eval_gconfig.n_samples != 1:
@@ -206,14 +208,15 @@ def _check_batch(config: Any) -> Iterator[str]:
     except ValueError as error:
         yield str(error)
 
-    longest = (config.train_dataset.max_length or 0) + config.gconfig.max_new_tokens
+    longest = (config.train_dataset.max_length or 0) + config.max_behind_prompt
+    behind = "agent.max_tokens" if config.agent.enabled else "gconfig.max_new_tokens"
     if (
         config.actor.mb_spec.max_tokens_per_mb is not None
         and longest > config.actor.mb_spec.max_tokens_per_mb
     ):
         yield (
-            f"train_dataset.max_length={config.train_dataset.max_length} + gconfig.max_new_tokens="
-            f"{config.gconfig.max_new_tokens} exceed actor.mb_spec.max_tokens_per_mb="
+            f"train_dataset.max_length={config.train_dataset.max_length} + {behind}="
+            f"{config.max_behind_prompt} exceed actor.mb_spec.max_tokens_per_mb="
             f"{config.actor.mb_spec.max_tokens_per_mb}: one sequence must fit a micro-batch"
         )
 
@@ -348,4 +351,4 @@ def _check_engine(config: Any) -> Iterator[str]:
         )
 
 
-CHECKS = (check_limits, _check_text, _check_sampling, _check_batch, _check_paths, _check_engine)
+CHECKS = (check_limits, _check_text, _check_sampling, _check_batch, _check_paths, _check_engine, check_agent)

@@ -19,7 +19,7 @@ import torch
 from areal.utils import logging
 
 from trains.host.rollout import BoundedRollout
-from trains.types import Group
+from trains.types import Group, GroupInfo
 
 NUM_SEQUENCES = 2  # of the probed group
 MAX_ANSWER_TOKENS = 512  # scored of each; the server holds float32 logits of all of them at once
@@ -42,7 +42,7 @@ def probe(actor: Any, rollout: BoundedRollout, batch: list[Group], temperature: 
     if probed is None:
         return
     try:
-        scored = _score(rollout, rows, probed["info"][0].image_data).to(full.device)
+        scored = _score(rollout, rows, probed["info"][0]).to(full.device)
     except requests.RequestException as error:
         logger.warning("step without a comparison of trainer and server: %r", error)
         return
@@ -62,27 +62,40 @@ def _first_rows(group: Group) -> Group:
     width = int(group["attention_mask"][:NUM_SEQUENCES].sum(-1).max())
     rows = {key: value[:NUM_SEQUENCES] for key, value in group.items() if isinstance(value, torch.Tensor)}
     cut = {key: value[:, :width] if value.ndim == 2 else value for key, value in rows.items()}
+    if "rollout_images" in group:
+        cut["rollout_images"] = [group["rollout_images"][0][:NUM_SEQUENCES]]
     return {**group, **cut}
 
 
-def _score(rollout: BoundedRollout, group: Group, image_data: list[str]) -> torch.Tensor:
-    """The server's log-probabilities `[rows, seq]`; position t holds that of token t + 1, NaN what was not scored."""
+def _score(rollout: BoundedRollout, group: Group, info: GroupInfo) -> torch.Tensor:
+    """The server's log-probabilities `[rows, seq]`; position t holds that of token t + 1, NaN what was not scored: the
+    prompt, what lies beyond `MAX_ANSWER_TOKENS`, and tools' replies.
+    """
     ids, lengths = group["input_ids"], group["attention_mask"].sum(-1).tolist()
     num_prompt = int(group["loss_mask"][0].argmax())
     rows = range(len(ids))
+    own = info.rollout_image_data or [[] for _ in rows]
+    ends = [
+        # a trajectory with images of its own is scored whole: they have to be there, and nothing may be cut in two
+        lengths[row] if own[row] else min(lengths[row], num_prompt + MAX_ANSWER_TOKENS)
+        for row in rows
+    ]
     payload = {
-        "input_ids": [ids[row, : min(lengths[row], num_prompt + MAX_ANSWER_TOKENS)].tolist() for row in rows],
+        "input_ids": [ids[row, : ends[row]].tolist() for row in rows],
         "sampling_params": {"max_new_tokens": 1, "temperature": 1.0},
         "return_logprob": True,
         "logprob_start_len": num_prompt - 1,
     }
-    if image_data:
-        payload["image_data"] = [image_data for _ in rows]
+    images = [[*info.image_data, *own[row]] for row in rows]
+    if any(images):
+        payload["image_data"] = images
     response = requests.post(f"{rollout.server_url}/generate", json=payload, timeout=TIMEOUT_SECONDS)
     response.raise_for_status()
     scored = torch.full((len(rows), ids.shape[1]), torch.nan)
     for row, answer in zip(rows, response.json(), strict=True):
         # one entry per token from logprob_start_len on; the first has no predecessor and no value
         values = torch.tensor([entry[0] for entry in answer["meta_info"]["input_token_logprobs"][1:]])
+        generated = group["loss_mask"][row, num_prompt : num_prompt + len(values)].bool().cpu()
+        values[~generated] = torch.nan
         scored[row, num_prompt - 1 : num_prompt - 1 + len(values)] = values
     return scored

@@ -159,7 +159,7 @@ class Report:
             "trial_name": config.trial_name,
             "started_from": config.actor.path,
             "mixture": mixture_of(config.train_dataset),  # for `dataset.mixture_fit`
-            "prompts": asdict(config.prompts.settings(config.seed)),  # for evaluation of this run
+            "prompts": asdict(config.prompt_settings()),  # for evaluation of this run
             "checkpoint": checkpoint,
             "logs": self.run.stats_logger.get_log_path(config.stats_logger),
             "total_steps": self.run.total_steps,
@@ -184,6 +184,7 @@ class Report:
 def _example(group: Group) -> dict[str, Any]:
     info = group["info"][0]
     is_reference = {"is_reference": True} if info.num_references else {}
+    conversation = info.trajectories[0] if info.trajectories else {}
     return {
         **is_reference,
         "id": info.sample_id,
@@ -193,4 +194,5 @@ def _example(group: Group) -> dict[str, Any]:
         "reward": info.scores[0].total,
         "accuracy": info.scores[0].parts["accuracy"],
         "status": info.scores[0].status,
+        **conversation,
     }

@@ -16,11 +16,13 @@ from areal.utils.stats_logger import StatsLogger
 
 import dataset.bad_rows
 import dataset.loader
+from dataset.agent.pool import ToolPool
 from dataset.bad_rows import BadRows
 from dataset.loader import create_dataloader
 from dataset.media_tokens import media_token_ids
 from reward.pool import RewardPool
 from trains.actor import VisionActor
+from trains.agent import AgentWorkflow
 from trains.config import Config
 from trains.host.allocation import server_allocation
 from trains.host.logs import let_be_heard
@@ -76,6 +78,7 @@ class Run:
     recover: Recovery
     stats_logger: StatsLogger
     reward_pool: RewardPool
+    tool_pool: ToolPool | None
     spec: FinetuneSpec
     progress: Progress
     start_step: int
@@ -98,6 +101,8 @@ class Run:
         self.rollout.destroy()
         self.eval_rollout.destroy()
         self.reward_pool.close()
+        if self.tool_pool is not None:
+            self.tool_pool.close()
         self.stats_logger.close()
         self.actor.destroy()
 
@@ -115,7 +120,7 @@ def build(config: Config) -> Run:
         let_be_heard(dataset.loader.logger)
 
     processor, _ = load_hf_processor_and_tokenizer(config.actor.path)
-    data, prompts = config.train_dataset, config.prompts.settings(config.seed)
+    data, prompts = config.train_dataset, config.prompt_settings()
     bad_rows = BadRows(run_directory(config) / dataset.bad_rows.FILE_NAME)
     if actor.rank == 0:
         bad_rows.path.unlink(missing_ok=True)
@@ -125,6 +130,7 @@ def build(config: Config) -> Run:
         "seed": config.seed,
         "prompts": prompts,
         "bad_rows": bad_rows,
+        "keep_originals": config.agent.enabled,
     }
     train_dataloader = create_dataloader(
         data.mixture or data.path,
@@ -191,6 +197,9 @@ def build(config: Config) -> Run:
         else None,
         "get_progress": lambda: progress.share,
     }
+    tool_pool = None
+    if config.agent.enabled:
+        tool_pool = ToolPool(config.agent.num_workers, with_python="python" in config.agent.tools)
     saver = Saver(config.saver, spec)
     # the evaluation before training is the loop's own; AReaL's flag would add one after the first step
     evaluator = Evaluator(replace(config.evaluator, eval_before_train=False), spec)
@@ -214,14 +223,15 @@ def build(config: Config) -> Run:
         eval_rollout=eval_rollout,
         train_dataloader=train_dataloader,
         eval_dataloader=eval_dataloader,
-        workflow=_workflow(config, processor, workflow_options),
-        eval_workflow=VisionRolloutWorkflow(processor, config.eval_gconfig, **workflow_options),
+        workflow=_workflow(config, processor, workflow_options, tool_pool),
+        eval_workflow=_eval_workflow(config, processor, workflow_options, tool_pool),
         weight_meta=weight_meta,
         saver=saver,
         evaluator=evaluator,
         recover=recovery,
         stats_logger=stats_logger,
         reward_pool=pool,
+        tool_pool=tool_pool,
         spec=spec,
         progress=progress,
         start_step=start_step,
@@ -235,7 +245,11 @@ def run_directory(config: Config) -> Path:
     return path
 
 
-def _workflow(config: Config, processor: Any, options: dict[str, Any]) -> VisionRolloutWorkflow:
+def _workflow(
+    config: Config, processor: Any, options: dict[str, Any], tools: ToolPool | None
+) -> VisionRolloutWorkflow:
+    if config.agent.enabled:
+        return _agent(config, processor, config.gconfig, options, tools)
     share = config.rehearsal.reference_share
     if not share:
         return VisionRolloutWorkflow(processor, config.gconfig, **options)
@@ -243,6 +257,23 @@ def _workflow(config: Config, processor: Any, options: dict[str, Any]) -> Vision
 
     limit = config.actor.mb_spec.max_tokens_per_mb or config.sglang.context_length
     return RehearsedWorkflow(processor, config.gconfig, share=share, max_tokens=limit, **options)
+
+
+def _eval_workflow(
+    config: Config, processor: Any, options: dict[str, Any], tools: ToolPool | None
+) -> VisionRolloutWorkflow:
+    if config.agent.enabled:
+        return _agent(config, processor, config.eval_gconfig, options, tools)
+    return VisionRolloutWorkflow(processor, config.eval_gconfig, **options)
+
+
+def _agent(
+    config: Config, processor: Any, gconfig: Any, options: dict[str, Any], tools: ToolPool | None
+) -> AgentWorkflow:
+    settings = config.agent.settings(config.gconfig.max_new_tokens)
+    return AgentWorkflow(
+        processor, gconfig, settings=settings, tools=tools, weights=config.agent.weights(), **options
+    )
 
 
 def _weight_meta(config: Config) -> WeightUpdateMeta:

@@ -38,6 +38,8 @@ class Group(TypedDict):
     # [1]: {"pixel_values" [patches, dim], "image_grid_thw" [images, 3]} of the prompt
     images: list[dict[str, Tensor]]
     info: list[GroupInfo]  # [1]
+    # [1]: of each rollout, the images that tools added to it, in order and keyed as `images`, or {} (trains/agent.py)
+    rollout_images: NotRequired[list[list[dict[str, Tensor]]]]
 
     # written by trains/grpo.py, phase `proximal`, or by `ppo_update` where they need no pass of their own
     # float32, predicting: under the weights before the update
@@ -75,6 +77,9 @@ class GroupInfo:
     num_interruptions: int  # requests that a weight update cut in two
     num_references: int = 0  # of the first rollouts: the reference answer, put there by a rehearsal
     image_data: list[str] | None = field(default=None, repr=False)  # base64 images, on the probed group alone
+    # of several turns (trains/agent.py): each rollout's turns and faults as plain data, and its images of tools, base64
+    trajectories: list[dict[str, Any]] | None = field(default=None, repr=False)
+    rollout_image_data: list[list[str]] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

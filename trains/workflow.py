@@ -78,25 +78,31 @@ class VisionRolloutWorkflow(RolloutWorkflow):
             encoded = await asyncio.to_thread(
                 encode_prompt, self.processor, sample, prompts=self.prompts, max_pixels=self.max_pixels
             )
-            async with self._sent(encoded) as images:
-                group_id = uuid.uuid4().hex
-                requests = [
-                    self._request(group_id, encoded, images, self.given_answer(sample, encoded, place))
-                    for place in range(self.num_rollouts)
-                ]
-                rollouts = await asyncio.gather(*(self._rollout(engine, sample, r) for r in requests))
-            return self._group(data["key"], sample, encoded, rollouts)
+            return await self.episode(engine, data, sample, encoded)
         except Exception as error:
             logger.error("prompt %s failed: %r", data["prompt"].get("id"), error, exc_info=True)
             failure = Failure(data["key"], f"{type(error).__name__}: {error}", isinstance(error, ValueError))
             return {"failure": failure}
+
+    async def episode(
+        self, engine: InferenceEngine, data: dict[str, Any], sample: Sample, encoded: EncodedPrompt
+    ) -> Group:
+        """The group of an encoded prompt; whatever it raises becomes a failure."""
+        async with self.sent(encoded) as images:
+            group_id = uuid.uuid4().hex
+            requests = [
+                self._request(group_id, encoded, images, self.given_answer(sample, encoded, place))
+                for place in range(self.num_rollouts)
+            ]
+            rollouts = await asyncio.gather(*(self._rollout(engine, sample, r) for r in requests))
+        return self._group(data["key"], sample, encoded, rollouts)
 
     def given_answer(self, sample: Sample, encoded: EncodedPrompt, place: int) -> list[int] | None:
         """Token ids that stand for the answer of rollout `place`; None: the servers draw one. See trains/rehearsal."""
         del sample, encoded, place
         return None
 
-    def _sent(self, encoded: EncodedPrompt) -> AbstractAsyncContextManager[list[str]]:
+    def sent(self, encoded: EncodedPrompt) -> AbstractAsyncContextManager[list[str]]:
         """The images as requests carry them."""
         if self.image_files is None:
             return nullcontext(encoded.image_data)
@@ -166,7 +172,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
             ),
             "versions": padded([versions for _, versions, *_ in rollouts], -1, torch.int32),
             "rewards": torch.tensor(group_rewards(scores), dtype=torch.float32),
-            "images": [self._images(encoded)],
+            "images": [self.image_tensors(encoded)],
             "info": [
                 GroupInfo(
                     key=key,
@@ -186,7 +192,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
             ],
         }
 
-    def _images(self, encoded: EncodedPrompt) -> dict[str, torch.Tensor]:
+    def image_tensors(self, encoded: EncodedPrompt) -> dict[str, torch.Tensor]:
         """Always the same keys, so that ranks whose prompts have no image can still exchange batches."""
         if encoded.pixel_values is not None:
             return encoded.multi_modal_input

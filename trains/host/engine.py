@@ -29,12 +29,17 @@ from trains.host import qwen_vl
 from trains.host.dealing import deal
 from trains.host.head import Question, ScoringHead
 from trains.host.lora import merged_state
-from trains.host.shared_batches import PROMPT_KEYS, results, shared_micro_batches
+from trains.host.shared_batches import (
+    GRIDS,
+    OWN,
+    PIXELS,
+    PROMPT_KEYS,
+    results,
+    shared_micro_batches,
+    with_own_images,
+)
 from trains.types import Group
 
-# One entry per sequence. AReaL splits lists under names that begin like this among micro-batches; those under exactly
-# `multi_modal_input` it also joins to tensors, for all micro-batches at once.
-PIXELS = "multi_modal_input_pixels"
 # How AReaL tells a model that its row is packed.
 NO_MASK = {"full_attention": None, "sliding_attention": None}
 
@@ -146,7 +151,7 @@ class VisionEngine(FSDPEngine):
             self._mb_list = shared_micro_batches(input_, self.config.mb_spec, positions)
         else:
             self._mb_list = super()._prepare_mb_list(
-                {key: value for key, value in input_.items() if key not in PROMPT_KEYS}
+                {key: value for key, value in with_own_images(input_).items() if key not in PROMPT_KEYS}
             )
         return self._mb_list
 
@@ -155,7 +160,7 @@ class VisionEngine(FSDPEngine):
         ids = data["input_ids"]
         if self.model_config.model_type not in qwen_vl.MODEL_TYPES:
             return torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-        grids = [images["image_grid_thw"] for images in data["multi_modal_input"] if images]
+        grids = [images["image_grid_thw"] for images in with_own_images(data)[GRIDS] if images]
         return self.model.model.compute_3d_position_ids(
             input_ids=ids,
             image_grid_thw=torch.cat(grids) if grids else None,
@@ -180,7 +185,7 @@ class VisionEngine(FSDPEngine):
             labels = torch.roll(inputs["input_ids"], shifts=-1, dims=-1).squeeze(0)
         else:
             labels = self._row["labels"]
-            grids = [images["image_grid_thw"] for images in inputs.pop("multi_modal_input") if images]
+            grids = [images["image_grid_thw"] for images in inputs.pop(GRIDS) if images]
             if grids:
                 inputs["image_grid_thw"] = torch.cat(grids)
             no_mask = None if self.model_config.model_type == "qwen3_vl" else NO_MASK
@@ -283,8 +288,12 @@ class VisionEngine(FSDPEngine):
 def concatenated(batch: list[Group], keys: tuple[str, ...] = ()) -> dict[str, Any]:
     """What the model reads of all groups, and `keys` of them, as one batch of rollouts."""
     parts = []
+    has_own = any("rollout_images" in group for group in batch)
     for index, group in enumerate(batch):
         inputs = model_inputs(group) | {key: group[key] for key in keys}
+        if has_own:
+            empty = [{} for _ in group["input_ids"]]
+            inputs[OWN] = group["rollout_images"][0] if "rollout_images" in group else empty
         parts.append(inputs | {"prompt": torch.full_like(inputs["num_prompt"], index)})
     return concat_padded_tensors(parts)
 
@@ -299,7 +308,7 @@ def model_inputs(group: Group) -> dict[str, Any]:
         "input_ids": group["input_ids"],
         "attention_mask": group["attention_mask"],
         "num_prompt": group["loss_mask"].argmax(-1),
-        "multi_modal_input": [grids] * num_rollouts,
+        GRIDS: [grids] * num_rollouts,
         PIXELS: [pixels] * num_rollouts,
     }
     if "mm_token_type_ids" in group:

@@ -101,7 +101,7 @@ class BoundedRollout(RemoteSGLangEngine):
         self.waited_seconds = time.perf_counter() - start
         # the first one is probed (trains/parity.py); images need not travel with the others
         for group in batch[1:]:
-            group["info"][0].image_data = None
+            group["info"][0].image_data = group["info"][0].rollout_image_data = None
         return batch
 
     def pause_generation(self) -> None:

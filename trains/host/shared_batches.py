@@ -17,6 +17,10 @@ from areal.utils.data import MicroBatchList, allocate_balanced_mbs, pack_tensor_
 from utils.shared_rows import Row, lay_out, num_tokens, share, split_largest
 
 NO_LIMIT = int(1e12)
+# Lists with an entry per rollout. AReaL splits those under names that begin like this among micro-batches; those under
+# exactly `multi_modal_input` it also joins to tensors, for all micro-batches at once.
+GRIDS, PIXELS = "multi_modal_input", "multi_modal_input_pixels"
+OWN = "multi_modal_input_own"  # {"image_grid_thw", "pixel_values"} of images behind the prompt, or {} (trains/agent.py)
 PROMPT_KEYS = ("prompt", "num_prompt")  # [rollouts]: which prompt, and of how many tokens
 BY_TOKEN = ("input_ids", "mm_token_type_ids")
 
@@ -44,7 +48,7 @@ def shared_micro_batches(
         mbs.append(pack_tensor_dict({key: value[order] for key, value in per_token.items()}))
         seen = positions[row.rollouts, row.columns]
         inputs = {key: data[key][row.rollouts, row.columns][None] for key in BY_TOKEN if key in data}
-        inputs |= {key: [value[unit[0]] for unit in members] for key, value in per_rollout.items()}
+        inputs |= _images(members, per_rollout)
         inputs["position_ids"] = seen[None] if seen.ndim == 1 else seen.T[:, None]
         inputs |= {"row": _as_dict(row, data["input_ids"], num_packed=sum(lengths[i] for i in order))}
         rows.append(inputs)
@@ -64,6 +68,41 @@ def shared_micro_batches(
         padding_lengths=[0] * len(rows),
         padded_to_lengths=sizes,
     )
+
+
+def _images(units: list[list[int]], per_rollout: dict[str, list[dict]]) -> dict[str, list[dict]]:
+    """What of each unit's images its tokens stand for, in their order: the prompt's once, then each rollout's own."""
+    owned = per_rollout.get(OWN)
+    found: dict[str, list[dict]] = {}
+    for key, value in per_rollout.items():
+        if key == OWN:
+            continue
+        parts = []
+        for unit in units:
+            parts.append(value[unit[0]])
+            name = "image_grid_thw" if key == GRIDS else "pixel_values"
+            parts += [{name: owned[rollout][name]} for rollout in unit if owned and owned[rollout]]
+        found[key] = parts
+    return found
+
+
+def with_own_images(data: dict[str, Any]) -> dict[str, Any]:
+    """The same batch with each rollout's own images behind those of its prompt, for rollouts that share nothing."""
+    if OWN not in data:
+        return data
+
+    def joined(before: list[dict], name: str) -> list[dict]:
+        pairs = zip(before, data[OWN], strict=True)
+        return [
+            {name: torch.cat([part[name] for part in (images, own) if part])} if images or own else {}
+            for images, own in pairs
+        ]
+
+    kept = {key: value for key, value in data.items() if key != OWN}
+    kept[GRIDS] = joined(data[GRIDS], "image_grid_thw")
+    if PIXELS in data:
+        kept[PIXELS] = joined(data[PIXELS], "pixel_values")
+    return kept
 
 
 def _as_dict(row: Row, input_ids: torch.Tensor, num_packed: int) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""One file per tool; `dataset/agent/registry.py` has a line for each."""
