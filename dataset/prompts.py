@@ -33,8 +33,8 @@ SPATIAL_SUFFIX = (
 SPATIAL_REQUEST = "First give the (x, y, x, y) coordinates of each object that matters for the question."
 RELEASE_SYSTEM = "You are a helpful AI assistant."
 TOOLS_PROMPT = (
-    "You may use tools before you answer. To call one, end your turn with "
-    '<tool_call>{"name": NAME, "arguments": {...}}</tool_call> and wait for its reply. One call a turn. Tools:'
+    "Before you answer you may call tools, one a turn: "
+    '<tool_call>{"name": NAME, "arguments": {...}}</tool_call>. Tools:'
 )
 LAYOUTS = (
     "recipe",

@@ -45,7 +45,8 @@ class ReplyTemplate:
         Images, already at the model's size, come first. Special tokens written out in `text` are taken apart.
         """
         parts: list[dict[str, str]] = [{"type": "image"} for _ in images]
-        parts.append({"type": "text", "text": f"{RESPONSE[0]}{self.harmless(text)}{RESPONSE[1]}"})
+        if text or not images:
+            parts.append({"type": "text", "text": f"{RESPONSE[0]}{self.harmless(text)}{RESPONSE[1]}"})
         between, end = self._between(parts)
         end_ids = self.tokenizer(end, add_special_tokens=False)["input_ids"] if end else []
         rest = between.removeprefix(end) if end_ids[:1] == [last_token] else between

@@ -47,9 +47,9 @@ class ZoomWarmStartConfig:
     """The supervised phase; the defaults are those of the demonstration."""
 
     seed: int = 219
-    num_clean_steps: int = 300
+    num_clean_steps: int = 280
     num_careless_steps: int = 50
-    batch_size: int = 32
+    batch_size: int = 20
     learning_rate: float = 1e-3
     careless_learning_rate: float = 3e-4
     data_seed: int = 219
@@ -81,7 +81,8 @@ class ToolsHere:
 
 def zoom_call(box: Sequence[int]) -> str:
     """The turn that zooms."""
-    return "<tool_call>" + json.dumps({"name": "zoom", "arguments": {"bbox_2d": list(box)}}) + "</tool_call>"
+    call = {"name": "zoom", "arguments": {"bbox_2d": list(box)}}
+    return f"<tool_call>{json.dumps(call, separators=(',', ':'))}</tool_call>"
 
 
 def script(sample: Sample, config: ZoomWarmStartConfig | None, rng: random.Random) -> list[str]:
@@ -145,10 +146,10 @@ def build_processor() -> LLaVAOneVision1_5_Processor:
     corpus = [
         QUESTION,
         tools_prompt(TOOLS),
-        "<tool_response>\nZoomed into [5, 19, 9, 23].\n</tool_response>",
         *boxes,
     ]
-    tokenizer = build_word_tokenizer(corpus, processor.chat_template)
+    # many times over: the merges are for these words, before those of other prompts
+    tokenizer = build_word_tokenizer(corpus * 50, processor.chat_template)
     return LLaVAOneVision1_5_Processor(processor.image_processor, tokenizer, processor.chat_template)
 
 

@@ -46,7 +46,6 @@ def run(arguments: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, A
     crop = resize_to_limits(image.crop(pixels), **context["limits"])
     share = (box[2] - box[0]) * (box[3] - box[1]) / (width * height)
     return {
-        "text": f"Zoomed into {_shown(box)}.",
         "images": [{"png": to_base64_png(crop), "region": pixels, "size": crop.size, "of_parent": True}],
         "without_effect": share >= WHOLE_SHARE,
     }
@@ -115,8 +114,7 @@ def _shown(box: Sequence[float]) -> str:
 
 
 TOOL = Tool(
-    description='zoom: {"bbox_2d": [x1, y1, x2, y2], "image": 0} shows that part of an image enlarged; pixels of the '
-    "image as you see it, images counted from 0.",
+    description='zoom: {"bbox_2d": [x1, y1, x2, y2], "image": N} enlarges a part of an image, in pixels; N from 0.',
     run=run,
     wants_image=True,
     other_names=("image_zoom_in_tool", "crop", "search_coordinate"),
