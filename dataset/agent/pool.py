@@ -29,12 +29,20 @@ class ToolPool:
 
     num_workers: workers that share the queue; max_workers: those counted that are stuck until their deadline.
     with_python: whether `python` may be called, whose sandbox is then tried out at the start.
+    runner: `module:function` that runs a task inside the worker; the tests replace it.
     """
 
-    def __init__(self, num_workers: int = 2, *, max_workers: int = 16, with_python: bool = True) -> None:
+    def __init__(
+        self,
+        num_workers: int = 2,
+        *,
+        max_workers: int = 16,
+        with_python: bool = True,
+        runner: str | None = None,
+    ) -> None:
         limits = Limits(num_workers, max_workers, 0.5, 1024 << 20, 512 << 20)
         module = "dataset.agent.worker_python" if with_python else "dataset.agent.worker"
-        self._dispatcher = Dispatcher(f"{module}:run_task", limits)
+        self._dispatcher = Dispatcher(runner or f"{module}:run_task", limits)
         self._dispatcher.start()
         self._finalizer = weakref.finalize(self, self._dispatcher.close)
 
