@@ -38,6 +38,17 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--problem-type")
     explain.add_argument("--prompt-type", choices=("answer", "think"))
     explain.add_argument("--spec", type=json.loads, help="the sample's spec as JSON")
+    explain.add_argument(
+        "--trajectory",
+        action="store_true",
+        help="the file is a conversation with tools: a JSON record of rollouts.jsonl",
+    )
+    explain.add_argument(
+        "--weights",
+        type=json.loads,
+        default={},
+        help='with --trajectory: JSON, {"tool_bonus": 0.5}; section agent',
+    )
     explain.set_defaults(run=_explain)
 
     audit = commands.add_parser("audit", help="check that references pay for themselves and for nothing else")
@@ -62,6 +73,13 @@ def _explain(options: argparse.Namespace) -> int:
 
     completion = options.completion.read_text() if options.completion else sys.stdin.read()
     names = ("problem_type", "prompt_type", "spec")
+    if options.trajectory:
+        from reward.tools.explain_trajectory import explain_trajectory, read_record
+
+        record = read_record(completion)
+        kept = {name: getattr(options, name) for name in names}
+        print(explain_trajectory(record, options.answer, options.answer_type, options.weights, **kept))
+        return 0
     print(
         explain(
             completion,

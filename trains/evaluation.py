@@ -23,7 +23,8 @@ def evaluate(run: Run) -> dict[str, Any]:
     """Accuracy of the current weights on the held-out data, the same on every rank.
 
     Returns {"overall": {"accuracy", "solved", "num_samples", "length"}, "answer_type": {...}, "source": {...}};
-    `solved` is the share of samples with accuracy 1. Answers that a judge was asked about in vain do not count.
+    `solved` is the share of samples with accuracy 1; conversations with tools have `useful` as well, the share that is
+    right after a call that told something. Answers that a judge was asked about in vain do not count.
     """
     records = _roll_out(run) if run.actor.is_data_parallel_head() else []
     gathered: list[list[dict]] = [None] * dist.get_world_size()
@@ -78,6 +79,7 @@ def _record(info) -> dict[str, Any]:
         "answer_type": info.answer_type,
         "judged": info.scores[0].status not in UNJUDGED,
         "accuracy": info.scores[0].parts["accuracy"],
+        "useful": info.scores[0].parts.get("tool_bonus"),
         "length": info.lengths[0],
         "sample_id": info.sample_id,
     }
@@ -85,7 +87,9 @@ def _record(info) -> dict[str, Any]:
 
 def _summary(records: list[dict[str, Any]]) -> dict[str, float]:
     count = max(len(records), 1)
+    useful = [r["useful"] for r in records if r.get("useful") is not None]
     return {
+        **({"useful": sum(useful) / len(useful)} if useful else {}),
         "accuracy": sum(r["accuracy"] for r in records) / count,
         "solved": sum(r["accuracy"] >= 1.0 for r in records) / count,
         "length": sum(r["length"] for r in records) / count,

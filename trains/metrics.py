@@ -12,6 +12,7 @@ import torch.distributed as dist
 from reward import STATUSES
 from reward.counters import RewardCounters
 from trains.actor import VisionActor
+from trains.agent_metrics import agent_facts, agent_metrics
 from trains.buffer import has_signal
 from trains.parity import difference
 from trains.types import Group, GroupInfo
@@ -40,6 +41,7 @@ def batch_metrics(actor: VisionActor, batch: list[Group], version: int) -> dict[
         "gap_max": max(gaps, default=0),
         "gap_histogram": {str(gap): gaps[gap] for gap in sorted(gaps)},
         **_parity(groups),
+        **agent_metrics(rollouts),
         "hacking": _signs_of_hacking(facts["counters"] for facts in groups),
     }
     for key in ("source", "answer_type"):
@@ -67,6 +69,7 @@ def _facts(group: Group, version: int) -> dict[str, Any]:
                 "status": score.status,
                 "truncated": info.truncated[i],
                 "length": info.lengths[i],
+                "agent": agent_facts(info.trajectories[i]) if info.trajectories else None,
             }
             for i, score in enumerate(info.scores)
         ],
