@@ -45,8 +45,7 @@ STEP = {
     "agent/images": "Mean number of images that tools added.",
     "agent/effective": "Share of rollouts with at least one call that told the model something.",
     "agent/useful": "Share of rollouts that are right after such a call.",
-    "agent/calls_without_effect": "Share of calls that ran and told nothing new (a zoom into the whole image): calls for "
-    "their own sake.",
+    "agent/calls_without_effect": "Share of calls that ran and told nothing new, such as a zoom into the whole image.",
     "agent/copied_replies": "Share of rollouts whose last turn repeats 40 characters of a reply.",
     "agent/faults/*": "Faults of one kind per rollout (docs/agents.md lists them).",
     "loss": "Mean loss per token, as aggregated.",
