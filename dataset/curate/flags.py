@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from dataset.curate.conversations import read_agent
 from dataset.curate.filters import LANGUAGES, PRESETS, FilterChoice, Filters
 from dataset.curate.guards import check_split, read_exclusion
 from dataset.curate.rules import rule_for
@@ -58,6 +59,7 @@ def settings_from(args: argparse.Namespace, command: Sequence[str]) -> Settings:
             raise ValueError(f"--{name.replace('_', '-')} is required")
     if args.config:
         _take_from_training(args, command)
+    agent = read_agent(args.config) if args.config else None
     source = get_source(args.dataset_name, read_column_map(args.column_map) if args.column_map else None)
     location = _location(source, args)
     check_split(source, location.split, args.allow_eval_split)
@@ -89,11 +91,18 @@ def settings_from(args: argparse.Namespace, command: Sequence[str]) -> Settings:
         seed=args.seed,
         sampling=args.sampling,
         prompt_type=args.prompt_type,
-        prompts=PromptConfig(args.layout, args.num_thinking_prompts, args.format_guidance, args.seed),
+        prompts=PromptConfig(
+            args.layout,
+            args.num_thinking_prompts,
+            args.format_guidance,
+            args.seed,
+            tools=None if agent is None else agent.settings.tools,
+        ),
         max_pixels=args.max_pixels,
         max_prompt_tokens=args.max_prompt_tokens,
         solved_threshold=args.solved_threshold,
         rewards=read_settings(args.reward_config) if args.reward_config else DEFAULT_SETTINGS,
+        agent=agent,
         max_per_class=args.max_per_class,
         balance_by=args.balance_by,
         shuffle_buffer=args.shuffle_buffer,

@@ -74,6 +74,7 @@ def worker_plan(settings: Settings) -> WorkerPlan:
         server=server,
         request_timeout_seconds=settings.request_timeout_seconds,
         rewards=settings.rewards,
+        agent=settings.agent,
     )
 
 

@@ -1,11 +1,13 @@
 """All settings of one curation run, checked; and the part of them that a journal must agree with."""
 
 import hashlib
+import json
 import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from dataset.curate.conversations import AgentPlan
 from dataset.curate.filters import Filters
 from dataset.curate.guards import Exclusion
 from dataset.curate.rules import KeepRule
@@ -54,6 +56,7 @@ class Settings:
     concurrency: int = 32  # rows in flight per worker
     request_timeout_seconds: float = 1800.0
     rewards: RewardSettings = DEFAULT_SETTINGS
+    agent: AgentPlan | None = None  # attempts are conversations with tools
     command: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -101,13 +104,18 @@ class Settings:
             "seed": self.seed,
             "sampling": self.sampling,
             "prompt_type": self.prompt_type,
-            "prompts": asdict(self.prompts),
+            "prompts": {
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in asdict(self.prompts).items()
+                if value is not None
+            },
             "max_pixels": self.max_pixels,
             "max_prompt_tokens": self.max_prompt_tokens,
             "solved_threshold": self.solved_threshold,
             "shuffle_buffer": self.shuffle_buffer,
             "filters": _plain(self.filters),
             "rewards": self.rewards.to_dict(),
+            **({"agent": json.loads(json.dumps(asdict(self.agent)))} if self.agent is not None else {}),
             "exclusion": exclusion_fingerprint(self.exclusion),
         }
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dataset.agent.types import Trajectory
+from dataset.curate.conversations import AgentPlan, Conversations
 from dataset.curate.engine import Engine, EngineDead, Generation, RequestFailed, SamplingOptions
 from dataset.curate.filters import Filters, filter_reason
 from dataset.curate.guards import Exclusion
@@ -22,7 +24,8 @@ from dataset.sources.base import BadRow, Context, Row, Source
 from llavaonevision1_5.shims import check_code
 from reward.settings import DEFAULT_SETTINGS, RewardSettings
 from reward.spec import resolve
-from reward.types import UNJUDGED
+from reward.trajectory import score_trajectory
+from reward.types import UNJUDGED, RewardOutput
 from utils.sample import Sample
 
 MAX_RESTARTS = 2
@@ -54,6 +57,7 @@ class WorkerPlan:
     request_timeout_seconds: float = 1800.0
     num_reward_workers: int = 2
     rewards: RewardSettings = DEFAULT_SETTINGS  # of the training that the data is for
+    agent: AgentPlan | None = None  # its tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,8 @@ class Worker:
         self._threads = ThreadPoolExecutor(NUM_ENCODER_THREADS)
         self._per_thread = threading.local()
         self._rewards = RewardPool(self.plan.num_reward_workers)
+        if self.plan.agent is not None:
+            self._conversations = Conversations(self.plan.agent, self._processor, self.plan.max_pixels)
         return self._address
 
     async def close(self) -> None:
@@ -118,6 +124,8 @@ class Worker:
             await self._engine.close()
         if hasattr(self, "_rewards"):
             self._rewards.close()
+            if self.plan.agent is not None:
+                self._conversations.close()
             self._threads.shutdown(wait=False, cancel_futures=True)
         if self._server is not None:
             self._server.stop()
@@ -130,8 +138,11 @@ class Worker:
         try:
             sample = await loop.run_in_executor(self._threads, self._prepare, job)
             encoded = await loop.run_in_executor(self._threads, self._encode, sample)
-            generations = await self._generate(sample, encoded)
-            attempts = await self._score(sample, generations)
+            if self.plan.agent is not None:
+                attempts = await self._converse(sample, encoded)
+            else:
+                generations = await self._generate(sample, encoded)
+                attempts = await self._score(sample, generations)
         except BadRow as error:
             return rejected_record(job, error.reason, str(error), sample)
         rule = resolve(sample.answer_type, sample.spec)
@@ -196,16 +207,42 @@ class Worker:
         return encoded
 
     async def _generate(self, sample: Sample, encoded: Any) -> list[Generation]:
+        return await self._ask(sample.id, encoded.input_ids, encoded.image_data, self._sampling)
+
+    async def _converse(self, sample: Sample, encoded: Any) -> list[dict[str, Any]]:
+        """The attempts as conversations with tools."""
+
+        async def ask(name: str, ids: list[int], images: list[str], max_tokens: int) -> Generation:
+            sampling = replace(self._sampling, num_attempts=1, max_tokens=max_tokens)
+            return (await self._ask(name, ids, images, sampling))[0]
+
+        try:
+            found = await self._conversations.run(sample, encoded, ask, self._sampling.num_attempts)
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        whole = [
+            Generation(
+                [token for token, generated in zip(t.tokens, t.mask, strict=True) if generated],
+                "length" if t.truncated else "stop",
+                None,
+            )
+            for t in found
+        ]
+        return await self._score(sample, whole, found)
+
+    async def _ask(
+        self, name: str, ids: list[int], images: Sequence[str], sampling: SamplingOptions
+    ) -> list[Generation]:
         assert self._engine is not None
         # SGLang refuses what could exceed the context.
-        room = self._context_length - len(encoded.input_ids) - 1
-        sampling = replace(self._sampling, max_tokens=min(self._sampling.max_tokens, room))
+        room = self._context_length - len(ids) - 1
+        sampling = replace(sampling, max_tokens=min(sampling.max_tokens, room))
         while True:
             address = self._address
             try:
-                return await self._engine.generate(sample.id, encoded.input_ids, encoded.image_data, sampling)
+                return await self._engine.generate(name, ids, images, sampling)
             except RequestFailed as error:
-                raise BadRow("generation-failed", f"{sample.id}: {error}") from error
+                raise BadRow("generation-failed", f"{name}: {error}") from error
             except EngineDead as error:
                 await self._recover(address, error)
 
@@ -232,8 +269,15 @@ class Worker:
             self._engine = Engine(self._address, request_timeout_seconds=self.plan.request_timeout_seconds)
             await self._engine.open()
 
-    async def _score(self, sample: Sample, generations: Sequence[Generation]) -> list[dict[str, Any]]:
+    async def _score(
+        self,
+        sample: Sample,
+        generations: Sequence[Generation],
+        trajectories: Sequence[Trajectory] | None = None,
+    ) -> list[dict[str, Any]]:
         texts = [decode(self._processor, generation.output_ids) for generation in generations]
+        if trajectories is not None:
+            texts = [trajectory.completion for trajectory in trajectories]
         try:
             outputs = await asyncio.gather(
                 *(
@@ -245,6 +289,10 @@ class Worker:
             )
         except ValueError as error:  # the reference could not be read by the verifier itself
             raise BadRow("bad-reference", f"{sample.id}: {error}") from error
+        if trajectories is not None:
+            outputs = [
+                self._with_trajectory(sample, *pair) for pair in zip(outputs, trajectories, strict=True)
+            ]
         if unjudged := [output.trace[0] for output in outputs if output.status in UNJUDGED]:
             raise BadRow("not-judged", f"{sample.id}: {len(unjudged)} attempts: {unjudged[0]}")
         return [
@@ -259,6 +307,11 @@ class Worker:
             }
             for text, output, generation in zip(texts, outputs, generations, strict=True)
         ]
+
+    def _with_trajectory(self, sample: Sample, output: RewardOutput, trajectory: Trajectory) -> RewardOutput:
+        threshold = resolve(sample.answer_type, sample.spec).params["solved_threshold"]
+        steps = [step.to_record() for step in trajectory.steps]
+        return score_trajectory(output, steps, trajectory.faults, self.plan.agent.weights, threshold)
 
 
 def check_reference(sample: Sample) -> None:

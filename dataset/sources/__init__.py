@@ -24,6 +24,7 @@ NAMES = (
     "ref_l4",
     "vigorl_sa",
     "vigorl_sat",
+    "vigorl_turns",
     "pixmo_count",
     "webcode2m",
     "unisvg",

@@ -19,6 +19,7 @@ LAYOUTS = {
     "ref_l4": ("ref_l4", "val", None, 3, ["bad-reference"]),
     "vigorl_sa": ("vigorl", "train", None, 2, ["bad-reference"]),
     "vigorl_sat": ("vigorl", "train", None, 3, []),
+    "vigorl_turns": ("vigorl", "train", None, 2, ["bad-reference"]),
     "pixmo_count": ("pixmo_count", "train", None, 3, ["missing-image"]),
     "webcode2m": ("webcode2m", "train", None, 3, ["bad-reference"]),
     "unisvg": ("unisvg", "train", None, 3, ["missing-image"]),
