@@ -21,6 +21,7 @@ from dataset.agent.replies import ReplyTemplate
 from dataset.agent.types import AgentSettings, Generated, Trajectory
 from dataset.encode import EncodedPrompt, image_limits
 from reward import RewardOutput
+from reward.settings import group_rewards
 from reward.spec import resolve
 from reward.trajectory import NO_WEIGHTS, TrajectoryWeights, score_trajectory
 from trains.host.rollout import token_versions
@@ -120,7 +121,7 @@ class AgentWorkflow(VisionRolloutWorkflow):
             "loss_mask": padded(zeros, [t.mask for t in trajectories], 0, torch.int32),
             "logprobs": padded(zeros, [t.logprobs for t in trajectories], 0.0, torch.float32),
             "versions": padded(unknown, [t.versions for t in trajectories], -1, torch.int32),
-            "rewards": self.rewards_of(key, scores),
+            "rewards": torch.tensor(group_rewards(scores), dtype=torch.float32),
             "images": [self.image_tensors(encoded)],
             "rollout_images": [[added_images(t) for t in trajectories]],
             "info": [

@@ -120,7 +120,6 @@ class RewardConfig:
 
     num_workers: int = 2
     overlong_buffer_tokens: int = 0
-    shuffle: bool = False
     verifiers: dict[str, Any] = field(default_factory=dict)
 
     def settings(self, max_new_tokens: int) -> RewardSettings:

@@ -196,7 +196,6 @@ def build(config: Config) -> Run:
         if data.image_files
         else None,
         "get_progress": lambda: progress.share,
-        "shuffle_rewards": config.reward.shuffle,
     }
     tool_pool = None
     if config.agent.enabled:

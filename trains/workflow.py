@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import uuid
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
@@ -41,7 +40,6 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         image_files: where images are put for the servers to read; None sends them inside each request.
         reward_settings: the configuration's, the same in curation and evaluation (`reward/settings.py`).
         get_progress: share of training done, in [0, 1], for rewards with a schedule.
-        shuffle_rewards: deal a group's rewards out at random: a control, in which nothing can be learned.
     """
 
     num_references = 0  # of each group: not drawn (trains/rehearsal)
@@ -58,7 +56,6 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         image_files: ImageFiles | None = None,
         reward_settings: RewardSettings = DEFAULT_SETTINGS,
         get_progress=lambda: 0.0,
-        shuffle_rewards: bool = False,
     ):
         self.processor = processor
         self.tokenizer = processor.tokenizer
@@ -71,7 +68,6 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         self.image_files = image_files
         self.get_progress = get_progress
         self.reward_settings = reward_settings
-        self.shuffle_rewards = shuffle_rewards
 
     async def arun_episode(self, engine: InferenceEngine, data: dict[str, Any]) -> Rollout:
         """`data` is {"key": int, "prompt": row}. Returns the group, or {"failure": Failure}: AReaL would swallow an
@@ -175,7 +171,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
                 [[0.0] * num_prompt + r.output_logprobs for r, *_ in rollouts], 0.0, torch.float32
             ),
             "versions": padded([versions for _, versions, *_ in rollouts], -1, torch.int32),
-            "rewards": self.rewards_of(key, scores),
+            "rewards": torch.tensor(group_rewards(scores), dtype=torch.float32),
             "images": [self.image_tensors(encoded)],
             "info": [
                 GroupInfo(
@@ -195,13 +191,6 @@ class VisionRolloutWorkflow(RolloutWorkflow):
                 )
             ],
         }
-
-    def rewards_of(self, key: int, scores: list[RewardOutput]) -> torch.Tensor:
-        """Total reward `[G]` of each rollout."""
-        rewards = group_rewards(scores)
-        if self.shuffle_rewards:
-            random.Random(key).shuffle(rewards)
-        return torch.tensor(rewards, dtype=torch.float32)
 
     def image_tensors(self, encoded: EncodedPrompt) -> dict[str, torch.Tensor]:
         """Always the same keys, so that ranks whose prompts have no image can still exchange batches."""

@@ -17,7 +17,6 @@ from dataset.agent.types import AgentSettings
 from dataset.digits import scan_image
 from dataset.images import to_base64_png, to_png_bytes
 from dataset.prompts import PromptConfig
-from reward import RewardOutput
 from reward.pool import RewardPool
 from reward.trajectory import TrajectoryWeights
 from trains.agent import AgentWorkflow
@@ -333,13 +332,3 @@ def test_groups_with_and_without_added_images_make_one_batch(processor, pool):
     batch = concatenated([added, plain])
     assert [len(own.get("pixel_values", ())) for own in batch[OWN]] == [24, 0]
     assert len(batch[PIXELS]) == 2
-
-
-def test_shuffled_rewards_are_the_same_ones_elsewhere(processor, pool):
-    workflow = workflow_of(processor, pool, None, 4)
-    scores = [RewardOutput(i / 4, {"accuracy": 0.0}, "ok", None) for i in range(4)]
-    assert workflow.rewards_of(0, scores).tolist() == [0, 0.25, 0.5, 0.75]
-    workflow.shuffle_rewards = True
-    dealt = [tuple(workflow.rewards_of(key, scores).tolist()) for key in range(8)]
-    assert all(sorted(rewards) == [0, 0.25, 0.5, 0.75] for rewards in dealt)
-    assert len(set(dealt)) > 4
