@@ -25,7 +25,7 @@ SCAN_SIZE = 16  # twice the scan's own 8 pixels
 CELLS = 4  # the scan lies somewhere in the middle of one of CELLS x CELLS cells
 BOX_SIZE = 4  # side of the box around a cell's middle, in pixels of what the model sees
 JITTER = 4  # pixels of the canvas
-PLACES_PER_SCAN = {"warmstart": 4, "train": 4, "heldout": 1}
+PLACES_PER_SCAN = {"warmstart": 4, "train": 4, "heldout": 1, "validation": 1}
 QUESTION = "<image>Which digit is this?"
 
 
