@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if settings.measure:
             check_model(settings.model_name, "--model-name")
             settings = resolve_auto(settings)
-    except (SourceError, ValueError, FileNotFoundError) as error:
+    except (SourceError, ValueError, FileNotFoundError, ConnectionError) as error:
         parser.error(str(error))
     try:
         return curate(settings)

@@ -14,8 +14,6 @@ from typing import Any, Protocol
 from dataset.curate.journal import Record
 from dataset.curate.worker import Job, Worker, WorkerFailed, WorkerPlan
 
-RAY_OBJECT_STORE_BYTES = 512 << 20  # rows on their way to actors; everything else stays where it is
-
 
 class NoWorkersLeft(RuntimeError):
     """Every worker has failed; the message has every reason."""
@@ -101,9 +99,11 @@ class RayWorker:
     """A worker as a Ray actor; the actor dies with the run."""
 
     def __init__(
-        self, plan: WorkerPlan, name: str, address: str | None, *, num_gpus: float, concurrency: int
+        self, plan: WorkerPlan, index: int, address: str | None, *, num_gpus: float, concurrency: int
     ) -> None:
         import ray
+
+        from dataset.curate.nodes import NodeWorker, carried_variables, placement
 
         # Actors import this project wherever they run: on other nodes it must lie at the same path.
         root = str(Path(__file__).resolve().parents[2])
@@ -113,8 +113,10 @@ class RayWorker:
             "num_gpus": num_gpus,
             "max_concurrency": concurrency + 2,
             "runtime_env": {"env_vars": {"PYTHONPATH": path}},
+            "scheduling_strategy": placement(index, num_gpus),
         }
-        self._actor = ray.remote(Worker).options(**options).remote(plan, name, address)
+        place = os.getcwd(), {**carried_variables(), "PYTHONPATH": path}
+        self._actor = ray.remote(NodeWorker).options(**options).remote(plan, str(index), address, *place)
 
     async def start(self) -> str:
         """See `Worker.start`."""
@@ -162,27 +164,8 @@ def make_pool(
             num_gpus = (
                 gpus_per_worker if address is None and plan.server and plan.server.device == "cuda" else 0
             )
-            workers[str(i)] = RayWorker(plan, str(i), address, num_gpus=num_gpus, concurrency=concurrency)
+            workers[str(i)] = RayWorker(plan, i, address, num_gpus=num_gpus, concurrency=concurrency)
     return WorkerPool(workers, concurrency)
-
-
-def start_ray(address: str | None) -> None:
-    """Join the Ray cluster at `address` (or in RAY_ADDRESS), or start one for this run alone."""
-    import ray
-
-    if ray.is_initialized():
-        return
-    # Actors without GPUs keep the host's view.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if address or os.environ.get("RAY_ADDRESS"):
-        ray.init(address=address or "auto", log_to_driver=True)
-    else:
-        ray.init(
-            include_dashboard=False,
-            log_to_driver=True,
-            logging_level="warning",
-            object_store_memory=RAY_OBJECT_STORE_BYTES,
-        )
 
 
 def check_gpus(num_wanted: float) -> None:

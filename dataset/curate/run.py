@@ -1,14 +1,16 @@
 """One curation run from its settings to its report."""
 
 import asyncio
+import os
 import sys
 from dataclasses import replace
 from typing import Any
 
 from dataset.curate.engine import SamplingOptions, accepts_seeds
 from dataset.curate.journal import Journal
+from dataset.curate.nodes import node_ids, start_ray
 from dataset.curate.pipeline import Progress, open_journal, run
-from dataset.curate.pool import WorkerPool, check_gpus, make_pool, start_ray
+from dataset.curate.pool import WorkerPool, check_gpus, make_pool
 from dataset.curate.report import write_report
 from dataset.curate.server import ServerOptions
 from dataset.curate.settings import Settings
@@ -19,16 +21,24 @@ EXIT_INTERRUPTED = 130
 
 
 def resolve_auto(settings: Settings) -> Settings:
-    """The settings with device, executor and sampling decided."""
-    if settings.executor == "ray" or settings.ray_address:
+    """The settings with device, executor and sampling decided.
+
+    Raises ConnectionError when there is no Ray cluster at the address that was given.
+    """
+    is_cluster = bool(settings.ray_address or os.environ.get("RAY_ADDRESS")) and settings.executor != "local"
+    if settings.executor == "ray" or is_cluster:
         start_ray(settings.ray_address)
     device = settings.device
     if device == "auto":
         device = "cuda" if _num_gpus() > 0 else "cpu"
     num_workers, sampling = settings.num_workers, settings.sampling
-    if device == "cpu" and not settings.server_addresses and num_workers > 1:
-        print(f"on a CPU one server serves all cores: --num-workers {num_workers} becomes 1", file=sys.stderr)
-        num_workers = 1
+    num_machines = len(node_ids()) if settings.executor == "ray" or is_cluster else 1
+    if device == "cpu" and not settings.server_addresses and num_workers > num_machines:
+        print(
+            f"on a CPU one server serves all cores of a node: --num-workers {num_workers} becomes {num_machines}",
+            file=sys.stderr,
+        )
+        num_workers = num_machines
     if sampling == "auto":
         if settings.server_addresses:
             sampling = "seeded" if accepts_seeds(settings.server_addresses[0]) else "grouped"
@@ -37,7 +47,7 @@ def resolve_auto(settings: Settings) -> Settings:
     executor = settings.executor
     if executor == "auto":
         single = len(settings.server_addresses) == 1 or (not settings.server_addresses and device == "cpu")
-        executor = "local" if single and not settings.ray_address else "ray"
+        executor = "local" if single and not is_cluster else "ray"
     if executor == "local" and device == "cuda" and num_workers > 1 and not settings.server_addresses:
         raise ValueError(
             f"--executor local starts one server, got --num-workers {num_workers}: use --executor ray"

@@ -1,25 +1,48 @@
-"""`python -m areal.launcher.ray ENTRY.py --config CONFIG.yaml [key=value ...]`: AReaL's launcher after our checks."""
+"""`python -m areal.launcher.ray ENTRY.py --config CONFIG.yaml [key=value ...]` on a Ray cluster that is running.
+
+Delegates to AReaL's Ray launcher with a supervising job class. Exit status: the trainer's own; 1 when a server or a
+node died; 2 for a wrong configuration or a cluster that lacks what it wants; 130 after Ctrl-C; 143 after SIGTERM.
+"""
 
 from __future__ import annotations
 
+import logging
 import sys
 
-from areal.launcher import preflight
+from areal.launcher import cluster
 
 
-def main() -> int:
-    try:
-        config, argv = preflight.load(sys.argv[1:], "ray")
-    except preflight.ConfigurationError as error:
-        print(f"[launcher] {error}", file=sys.stderr)
-        return 2
+def main(argv: list[str] | None = None) -> int:
+    parsed = cluster.parse(sys.argv[1:] if argv is None else argv, "ray")
+    if isinstance(parsed, int):
+        return parsed
+    config, argv = parsed
     import ray
-    from areal.infra.launcher.ray import ray_main
+    from areal.infra.launcher import ray as areal_ray
+    from areal.launcher import ray_jobs
 
+    cluster.quieten(areal_ray)
     sys.argv = [sys.argv[0], *argv]  # AReaL hands these on to every process
-    ray.init()
-    ray_main(config)
-    return 0
+    logging.getLogger("ray").setLevel("ERROR")
+    try:
+        ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+    except ConnectionError as error:
+        print(
+            f"[launcher] no Ray cluster: {error}\nstart one with `ray start --head` on the first node and "
+            "`ray start --address FIRST:6379` on the others, or name one in RAY_ADDRESS",
+            file=sys.stderr,
+        )
+        return 2
+    areal_ray.RAY_LAUNCHER = launcher = ray_jobs.SupervisedRayLauncher(
+        config.experiment_name, config.trial_name, config.cluster.fileroot
+    )
+    areal_ray.wait_llm_server_addrs = cluster.wait_for_servers(lambda: launcher)
+    areal_ray.get_placement_group_master_ip_and_port = ray_jobs.master_address
+    try:
+        return cluster.supervise(lambda: areal_ray.ray_main(config), lambda: launcher)
+    finally:
+        areal_ray.RAY_LAUNCHER = None
+        ray.shutdown()
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Starts the SGLang servers of one machine: AReaL's wrapper, bound to the loopback address, and CPU-aware.
+"""Starts the SGLang servers of one machine: AReaL's wrapper, bound to one address, and CPU-aware.
 
-Run by `areal.launcher.local`, one process for all servers of the machine. SIGTERM ends the servers too.
+Run by the launchers, one process for all servers of the machine. SIGTERM ends the servers too.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ READY_POLL_SECONDS = 0.5
 
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # lets AReaL's `finally` end the servers
-    sglang_server.gethostip = lambda *_: "127.0.0.1"
+    sglang_server.gethostip = lambda *_: os.environ.get("AREAL_SERVER_HOST", "127.0.0.1")
     sglang_server.SGLangServerWrapper.launch_one_server = _launch_one_server
     if current_platform.device_type == "cpu":
         if not current_platform.device_control_env_var:
