@@ -69,7 +69,7 @@ class Raylets:
         return len(re.findall(r"ALIVE", self.state("nodes")))
 
     def state(self, what: str) -> str:
-        """What the cluster says of its `nodes`, of what is `free`, of its `groups`, as text; empty without an answer."""
+        """What the cluster says of its `nodes`, of what is `free`, of its `groups`; empty without an answer."""
         try:
             done = subprocess.run(
                 [sys.executable, "-W", "ignore", "-c", STATE, self.address, what],

@@ -116,7 +116,7 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
             "munged", "--foreground", "--force", f"--key-file={munge}/key", f"--socket={munge}/socket",
             f"--pid-file={munge}/pid", f"--log-file={munge}/log", f"--seed-file={munge}/seed",
         )  # fmt: skip
-        _until(lambda: (munge / "socket").exists(), "munged made no socket", folder)
+        _until((munge / "socket").exists, "munged made no socket", folder)
         start("slurmctld", "-D", "-f", str(configuration))
         for node in NODES:
             start("slurmd", "-D", "-f", str(configuration), "-N", node)
