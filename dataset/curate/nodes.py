@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import sys
 from typing import Any
 
@@ -41,18 +42,25 @@ def start_ray(address: str | None) -> None:
     # Actors without GPUs keep the host's view.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     shown: dict[str, Any] = {"log_to_driver": True, "logging_level": "warning"}
-    if address or os.environ.get("RAY_ADDRESS"):
-        ray.init(address=address or "auto", **shown)
-    else:
-        try:
-            ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **shown)
-            return
-        except ValueError as error:
-            if "existing cluster" not in str(error):
-                raise
-            ray.init(**shown)
+    given = address or os.environ.get("RAY_ADDRESS")
+    found = ray._private.services.canonicalize_bootstrap_address(given)
+    if found is None or (not given and not _answers(found)):  # Ray remembers clusters that are gone
+        ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **shown)
+        return
+    if not _answers(found):
+        raise ConnectionError(f"no Ray cluster answers at {found}")
+    ray.init(address=found, **shown)
     where = ray.get_runtime_context().gcs_address
     print(f"joined the Ray cluster at {where}: {len(node_ids())} node(s)", file=sys.stderr)
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def node_ids() -> list[str]:

@@ -379,6 +379,8 @@ def test_every_launcher_hands_on_the_checkpoint_of_an_earlier_run(
     areal_launcher = importlib.import_module(f"areal.infra.launcher.{name}")
     monkeypatch.setattr(areal_launcher, f"{name}_main", areal_main)
     monkeypatch.setattr("ray.init", lambda **_: None)
+    monkeypatch.setattr("ray._private.services.canonicalize_bootstrap_address", lambda _: "127.0.0.1:1")
+    monkeypatch.setattr("areal.launcher.ray_jobs.answers", lambda _: True)
     monkeypatch.setattr("shutil.which", lambda program, **_: program)  # Slurm's commands
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", [name, *words])

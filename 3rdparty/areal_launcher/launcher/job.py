@@ -167,6 +167,7 @@ def _watch(child: subprocess.Popen, stopped: list[int]) -> dict[str, Any]:
             return ended(128 + stopped[0], f"was stopped by {name}", stopped=True)
         if time.monotonic() - looked > INNER_SECONDS:
             looked = time.monotonic()
+            _reap(child.pid)
             dead = next((p for p in inner if not _is_alive(p)), None)
             # A server's own end takes its processes along: wait for its status.
             if dead is not None and child.poll() is None:
@@ -176,6 +177,16 @@ def _watch(child: subprocess.Popen, stopped: list[int]) -> dict[str, Any]:
                 continue
             inner |= _inner_processes(child.pid)
         time.sleep(POLL_SECONDS)
+
+
+def _reap(own_child: int) -> None:
+    """Bury orphans that were handed to this process and have ended."""
+    for process in psutil.Process().children():
+        try:
+            if process.pid != own_child and process.status() == psutil.STATUS_ZOMBIE:
+                os.waitpid(process.pid, os.WNOHANG)
+        except (psutil.NoSuchProcess, ChildProcessError):
+            continue
 
 
 def _inner_processes(pid: int) -> dict[psutil.Process, str]:

@@ -7,6 +7,7 @@ node died; 2 for a wrong configuration or a cluster that lacks what it wants; 13
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 from areal.launcher import cluster
@@ -25,8 +26,11 @@ def main(argv: list[str] | None = None) -> int:
     sys.argv = [sys.argv[0], *argv]  # AReaL hands these on to every process
     logging.getLogger("ray").setLevel("ERROR")
     try:
-        ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
-    except ConnectionError as error:
+        address = ray._private.services.canonicalize_bootstrap_address("auto")
+        if not ray_jobs.answers(address):
+            raise ConnectionError(f"nobody answers at {address}")
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, ValueError) as error:
         print(
             f"[launcher] no Ray cluster: {error}\nstart one with `ray start --head` on the first node and "
             "`ray start --address FIRST:6379` on the others, or name one in RAY_ADDRESS",
@@ -39,10 +43,14 @@ def main(argv: list[str] | None = None) -> int:
     areal_ray.wait_llm_server_addrs = cluster.wait_for_servers(lambda: launcher)
     areal_ray.get_placement_group_master_ip_and_port = ray_jobs.master_address
     try:
-        return cluster.supervise(lambda: areal_ray.ray_main(config), lambda: launcher)
+        status = cluster.supervise(lambda: areal_ray.ray_main(config), lambda: launcher)
     finally:
         areal_ray.RAY_LAUNCHER = None
-        ray.shutdown()
+    if launcher.is_cluster_lost:
+        sys.stdout.flush()
+        os._exit(status)  # Ray's shutdown would wait for the head
+    ray.shutdown()
+    return status
 
 
 if __name__ == "__main__":

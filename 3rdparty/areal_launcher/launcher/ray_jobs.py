@@ -9,6 +9,7 @@ everything that it took.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from dataclasses import dataclass
@@ -19,11 +20,14 @@ import ray
 import ray.exceptions
 from areal.infra.launcher import ray as areal_ray
 from areal.infra.platforms import is_npu_available
+from areal.infra.utils.launcher import JobState
 from areal.launcher import cluster
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 STOP_SECONDS = 20.0  # until a job that was told to stop is forced to
 FIRST_WAIT_SECONDS, LATER_WAIT_SECONDS = 60.0, 600.0  # for nodes: at the start, and after one was lost
+HEAD_SECONDS, HEAD_SILENCES = 3.0, 3  # between questions to the head, and how many may stay without an answer
+REPEAT = "start Ray again and repeat the command (recover.mode=on continues)"
 MIB = 2**20
 
 
@@ -73,6 +77,9 @@ class SupervisedRayLauncher(cluster.ClusterJobs, areal_ray.RayLauncher):
     def __init__(self, experiment_name: str, trial_name: str, fileroot: str):
         super().__init__(experiment_name, trial_name, fileroot)
         self._wait_seconds = float(os.environ.get("AREAL_LAUNCHER_WAIT_SECONDS", FIRST_WAIT_SECONDS))
+        self._head = ray.get_runtime_context().gcs_address if ray.is_initialized() else ""
+        self._head_asked, self._head_silent = 0.0, 0
+        self.is_cluster_lost = False
         self.open_folders()
 
     def submit(  # noqa: PLR0917 -- AReaL's signature
@@ -156,6 +163,7 @@ class SupervisedRayLauncher(cluster.ClusterJobs, areal_ray.RayLauncher):
         """Raise `JobException` when a job has failed; a trainer that ended with status 0 is no failure."""
         for name, job in self.jobs.items():
             self.announce(name, job.state, job.log)
+        self._check_head()
         running = {job.future: name for name, job in self.jobs.items() if not job.is_done}
         done, _ = ray.wait(list(running), num_returns=len(running), timeout=0) if running else ([], [])
         for future in done:
@@ -166,13 +174,31 @@ class SupervisedRayLauncher(cluster.ClusterJobs, areal_ray.RayLauncher):
             except ray.exceptions.RayError as error:
                 self._wait_seconds = max(self._wait_seconds, LATER_WAIT_SECONDS)
                 host = self.state_of(job.state).get("host", "its node")
-                self.fail(name, f"was lost with {host}: {_first_line(error)}", job.log, 1)
+                how = f"was lost with {host}: {_first_line(error)}"
+                if not own_node_lives():
+                    how += f"; {REPEAT}"
+                    self.fail(
+                        name, how, job.log, 1, JobState.CANCELLED
+                    )  # this process can start nothing any more
+                self.fail(name, how, job.log, 1)
             state = self.state_of(job.state)
             how = state.get("how") or result["said"].strip() or f"ended with status {result['status']}"
             if result["status"] == 0 and name.startswith("trainer"):
                 job.is_done = True
                 continue
             self.fail(name, how, job.log, result["status"])
+
+    def _check_head(self) -> None:
+        """Ray itself would wait for a dead head for a minute, and then end this process without a word."""
+        if time.monotonic() - self._head_asked < HEAD_SECONDS:
+            return
+        self._head_asked = time.monotonic()
+        self._head_silent = 0 if answers(self._head) else self._head_silent + 1
+        if self._head_silent >= HEAD_SILENCES:
+            self.is_cluster_lost = True
+            name, job = next(iter(self.jobs.items()))
+            how = f"was lost with the cluster: its head {self._head} does not answer; {REPEAT}"
+            self.fail(name, how, job.log, 1, JobState.CANCELLED)
 
     def wait(self, check_status=(), remove_status=()):
         """Block until every trainer has ended with status 0. Raises JobException when a job fails before that."""
@@ -188,6 +214,8 @@ class SupervisedRayLauncher(cluster.ClusterJobs, areal_ray.RayLauncher):
     def stop_all(self, force: bool = False, pattern: str | None = None):
         """End every job, wait until it has ended, and give its place back; AReaL's `pattern` parts have one end."""
         del force, pattern
+        if self.is_cluster_lost:
+            return  # nobody is there to be told; jobs end with their raylets
         futures = [job.future for job in self.jobs.values()]
         for force_it in (False, True):
             for future in futures:
@@ -202,6 +230,22 @@ class SupervisedRayLauncher(cluster.ClusterJobs, areal_ray.RayLauncher):
             ray.util.remove_placement_group(group)
         self.placement_groups.clear()
         self.echo()
+
+
+def answers(address: str) -> bool:
+    """Whether somebody listens at `HOST:PORT`. Ray would try an address where nobody does for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def own_node_lives() -> bool:
+    """Whether the raylet that this process is connected to still is one of the cluster's."""
+    own = ray.get_runtime_context().get_node_id()
+    return any(node["Alive"] for node in ray.nodes() if node["NodeID"] == own)
 
 
 def master_address(placement_group: Any, placement_group_bundle_index: int = 0) -> tuple[str, int]:
