@@ -9,11 +9,11 @@ RUNS := runs/digits-stage1/$(TRIAL) runs/digits-stage2/$(TRIAL)
 
 # `make` alone shows what there is
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long rehearse test-fast learning mixture-study mutants lint install clean
+.PHONY: help demo test test-long test-cluster rehearse test-fast learning mixture-study mutants lint install clean
 
 ## help: print this list
 help:
-	@sed -n 's/^## \([a-z-]*\): /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-10s  %s\n", $$1, $$2}'
+	@sed -n 's/^## \([a-z-]*\): /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-12s  %s\n", $$1, $$2}'
 
 ## demo: train a tiny LLaVA-OneVision-1.5 on real images in both stages, on the CPU (about ten minutes)
 demo: install
@@ -30,6 +30,10 @@ test: install
 ## test-long: whole runs with servers that are killed, stopped and started again
 test-long: install
 	$(PYTHON) -m pytest -q -n $(WORKERS) --dist load -m long
+
+## test-cluster: the Ray and Slurm launchers and curation on real clusters of this machine, started and ended by the tests
+test-cluster: install
+	$(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile -m cluster tests/cluster
 
 ## rehearse: walk through every file of configs/ on this machine's CPU; docs/rehearsal.md
 rehearse: install

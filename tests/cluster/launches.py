@@ -19,15 +19,12 @@ NAMED_WITHIN_SECONDS = 30
 STARTS_WITHIN_SECONDS = 240  # two busy cores
 
 
-class Launch:
-    """`python -m areal.launcher.NAME` in the background; `lines` grows with its output."""
+class Output:
+    """A command in the background; `lines` grows with what it prints."""
 
-    def __init__(
-        self, name: str, arguments: list[str], variables: dict[str, str], entry: str = "trains/grpo.py"
-    ):
-        command = [sys.executable, "-W", "ignore", "-m", f"areal.launcher.{name}"]
+    def __init__(self, command: list[str], variables: dict[str, str]):
         self.process = subprocess.Popen(
-            [*command, entry, "--config", CONFIG, *arguments],
+            command,
             cwd=ROOT,
             env={**os.environ, **variables},
             stdin=subprocess.DEVNULL,
@@ -60,6 +57,14 @@ class Launch:
             assert time.monotonic() < deadline, f"no {pattern!r} within {timeout} s:\n{self.text}"
             time.sleep(0.1)
 
+    def until_true(self, condition, timeout: float = STARTS_WITHIN_SECONDS) -> None:
+        """Wait for something that it does beside printing."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert self.process.poll() is None, f"ended before that:\n{self.text}"
+            assert time.monotonic() < deadline, f"not within {timeout} s:\n{self.text}"
+            time.sleep(0.1)
+
     def end(self, timeout: float = STARTS_WITHIN_SECONDS) -> int:
         """Its exit status."""
         try:
@@ -69,10 +74,6 @@ class Launch:
         self._reader.join(10)
         return status
 
-    def pid(self, name: str, *, count: int = 1) -> int:
-        """Process id that was announced for a server or trainer, of its `count`-th start."""
-        return int(self.until(rf"started {name}:0 on \S+ \(pid (\d+)\)", count=count)[1])
-
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.terminate()
@@ -80,6 +81,20 @@ class Launch:
                 self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.process.kill()
+
+
+class Launch(Output):
+    """`python -m areal.launcher.NAME`."""
+
+    def __init__(
+        self, name: str, arguments: list[str], variables: dict[str, str], entry: str = "trains/grpo.py"
+    ):
+        command = [sys.executable, "-W", "ignore", "-m", f"areal.launcher.{name}", entry, "--config", CONFIG]
+        super().__init__([*command, *arguments], variables)
+
+    def pid(self, name: str, *, count: int = 1) -> int:
+        """Process id that was announced for a server or trainer, of its `count`-th start."""
+        return int(self.until(rf"started {name}:0 on \S+ \(pid (\d+)\)", count=count)[1])
 
 
 def records(runs: Path, trial: str = "demo") -> list[dict]:

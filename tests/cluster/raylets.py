@@ -102,6 +102,11 @@ class Raylets:
                 return process
         raise RuntimeError(f"{host} has no raylet")
 
+    def host_of(self, pid: int) -> str | None:
+        """The node that a process stands below."""
+        above = {process.pid for process in psutil.Process(pid).parents()}
+        return next((host for host in self.nodes if self.raylet(host).pid in above), None)
+
     def kill(self, host: str) -> None:
         """`kill -9` of a node's raylet; what belongs to it must go by itself."""
         self.raylet(host).kill()

@@ -381,7 +381,7 @@ def test_every_launcher_hands_on_the_checkpoint_of_an_earlier_run(
     monkeypatch.setattr("ray.init", lambda **_: None)
     monkeypatch.setattr("ray._private.services.canonicalize_bootstrap_address", lambda _: "127.0.0.1:1")
     monkeypatch.setattr("areal.launcher.ray_jobs.answers", lambda _: True)
-    monkeypatch.setattr("shutil.which", lambda program, **_: program)  # Slurm's commands
+    monkeypatch.setattr("areal.launcher.slurm.COMMANDS", ())
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", [name, *words])
     assert importlib.import_module(f"areal.launcher.{name}").main() == 0

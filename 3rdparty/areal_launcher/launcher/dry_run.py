@@ -101,7 +101,7 @@ def _server(config: Any, mode: Any, index: int, numbers: list[int], *, on_cpu: b
 
 
 def _trainer_command(argv: list[str], launcher: str, local_ranks: int, rank: int) -> str:
-    if launcher == "ray":
-        return f"[ray task, RANK={rank}] {shlex.join(argv)}"
     python = os.path.basename(sys.executable)
+    if launcher == "ray":  # a task on its node starts it
+        return f"RANK={rank} {python} {shlex.join(argv)}"
     return f"{python} -m torch.distributed.run --nproc-per-node {local_ranks} ... {shlex.join(argv)}"
