@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
 
     cluster.quieten(areal_ray)
     sys.argv = [sys.argv[0], *argv]  # AReaL hands these on to every process
-    logging.getLogger("ray").setLevel("ERROR")
+    logging.getLogger("ray._private.worker").setLevel("ERROR")
     try:
         address = ray._private.services.canonicalize_bootstrap_address("auto")
         if not ray_jobs.answers(address):
