@@ -134,7 +134,7 @@ def test_ctrl_c_in_training_and_sigterm_while_the_server_starts(launch, raylets,
 def test_what_the_cluster_lacks_is_said(launch, raylets):
     run = launch(
         "cluster.n_gpus_per_node=2",
-        "allocation_mode=sglang:d2+fsdp:d2",
+        "allocation_mode=sglang:d2+fsdp:d2",  # two whole nodes
         variables={"AREAL_LAUNCHER_WAIT_SECONDS": "3"},
     )
     assert run.end() == 2

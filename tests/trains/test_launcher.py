@@ -369,7 +369,8 @@ def test_every_launcher_hands_on_the_checkpoint_of_an_earlier_run(
     name, overrides, tiny_checkpoint, tmp_path, monkeypatch
 ):
     (tmp_path / "run.json").write_text(json.dumps({"finished": True, "checkpoint": str(tiny_checkpoint)}))
-    words = ["trains/grpo.py", "--config", CONFIG, *overrides, f"actor.path={tmp_path}"]
+    nodes = f"cluster.n_nodes={1 if name == 'local' else 2}"
+    words = ["trains/grpo.py", "--config", CONFIG, *overrides, f"actor.path={tmp_path}", nodes]
     seen = []
 
     def areal_main(config):
@@ -386,6 +387,14 @@ def test_every_launcher_hands_on_the_checkpoint_of_an_earlier_run(
     monkeypatch.setattr(sys, "argv", [name, *words])
     assert importlib.import_module(f"areal.launcher.{name}").main() == 0
     assert seen == [[*words, f"++actor.path={tiny_checkpoint}"]], "AReaL starts every process with these"
+
+
+@pytest.mark.parametrize("name", ["ray", "slurm"])
+def test_an_allocation_that_is_not_made_of_whole_nodes_is_one_message(name, overrides, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = ["trains/grpo.py", "--config", CONFIG, *overrides, "cluster.n_nodes=1"]
+    assert importlib.import_module(f"areal.launcher.{name}").main(words) == 2
+    assert "cluster.n_nodes=1 nodes have cluster.n_gpus_per_node=1 each" in capsys.readouterr().err
 
 
 def test_an_unfinished_run_starts_nothing(overrides, tmp_path, capsys, monkeypatch):

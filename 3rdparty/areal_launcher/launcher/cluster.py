@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from areal.api.alloc_mode import _AllocationMode
 from areal.infra.utils import launcher as areal_launcher_utils
 from areal.infra.utils.launcher import JobException, JobState
 from areal.launcher import job as node_job
@@ -167,10 +168,24 @@ def parse(argv: list[str], name: str) -> tuple[Any, list[str]] | int:
     try:
         if "--rehearse" in argv:
             return preflight.rehearsal(argv)  # on this machine's CPU, whatever the launcher
-        return preflight.load(argv, name)
+        config, argv = preflight.load(argv, name)
+        _check_whole_nodes(config, name)
+        return config, argv
     except preflight.ConfigurationError as error:
         print(f"[launcher] {error}", file=sys.stderr)
         return 2
+
+
+def _check_whole_nodes(config: Any, name: str) -> None:
+    mode, cluster = _AllocationMode.from_str(config.allocation_mode), config.cluster
+    needed, per_node = mode.gen.world_size + mode.train.world_size, cluster.n_gpus_per_node
+    if needed != cluster.n_nodes * per_node or mode.gen.world_size % per_node:
+        raise preflight.ConfigurationError(
+            f"allocation_mode={config.allocation_mode!r} has {mode.gen.world_size} GPUs for servers and "
+            f"{mode.train.world_size} for trainers, cluster.n_nodes={cluster.n_nodes} nodes have "
+            f"cluster.n_gpus_per_node={per_node} each: the {name} launcher gives whole nodes to servers and to "
+            "trainers, and wants both to use up the nodes"
+        )
 
 
 def supervise(areal_main: Callable[[], None], launcher_of: Callable[[], Any]) -> int:
