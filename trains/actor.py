@@ -2,7 +2,8 @@
 
 Log-probabilities stand with the token that precedes theirs (position t holds token t + 1). The seam is here:
 `compute_advantages` turns a group's `logprobs`, `loss_mask` and `versions` into `behavior_logprobs`, `policy_mask` and
-`policy_versions` in that alignment; everything after it uses these names. All keys of a group: trains/types.py.
+`policy_versions` in that alignment (trains/advantages.py); everything after it uses these names. All keys of a group:
+trains/types.py.
 """
 
 from __future__ import annotations
@@ -10,21 +11,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from areal.utils import stats_tracker
 
-from trains.config import ActorConfig, LossConfig
+from trains.advantages import write_advantages
+from trains.config import ActorConfig, CriticConfig, LossConfig
 from trains.host.engine import VisionEngine, by_group
+from trains.loss_record import Objective, record
 from trains.types import Group
-from utils.advantages import (
-    batch_moments,
-    batch_whiten,
-    group_advantages,
-    shape_rewards,
-    shuffled,
-    signal_mask,
-)
+from utils.behavior import off_policy_responses
+from utils.entropy_control import EntropyCoefficient
 from utils.functional import aggregate_loss, decoupled_ppo_loss, loss_denominator
-from utils.policy_metrics import kl_estimate
+from utils.policy_metrics import kl_estimate, kl_penalty
+from utils.token_baseline import energy
+
+# In place of a denominator of 0: a micro-batch whose tokens are all left out still has to be computed, as all ranks
+# compute equally many, and a step of such micro-batches alone has no gradient.
+NO_TOKENS = 1e-6
 
 TRAINED_KEYS = (
     "policy_mask",
@@ -38,52 +39,32 @@ TRAINED_KEYS = (
 class VisionActor(VisionEngine):
     """Learns from batches, which are lists of groups."""
 
+    critic_options: CriticConfig | None = None  # of PPO
+    entropy_coefficient = EntropyCoefficient(0.0)
+
     def __init__(
         self, config: ActorConfig, loss: LossConfig, forbidden_token_ids: list[int], max_new_tokens: int
     ):
         super().__init__(config, forbidden_token_ids)
         self.loss = loss
         self.max_new_tokens = max_new_tokens
+        self.entropy_coefficient = EntropyCoefficient(
+            loss.entropy_coefficient, loss.entropy_target, loss.entropy_step
+        )
+
+    def compute_logp(self, batch: list[Group]) -> list[torch.Tensor]:
+        """As the engine's; for the estimator otb it also writes `energies` `[G, seq]` into each group."""
+        if self.loss.estimator != "otb":
+            return super().compute_logp(batch)
+        logprobs, squares = self.compute_logp_and_squares(batch)
+        for group, values, squared in zip(batch, logprobs, squares, strict=True):
+            group["energies"] = energy(values, squared)
+        return logprobs
 
     def compute_advantages(self, batch: list[Group]) -> None:
-        """Write `advantages`, `behavior_logprobs`, `policy_mask`, `policy_versions` `[G, seq]` into each group.
-
-        Reward (r + bias) * scaling, then the group estimator, then (if `batch_whiten`) zero mean and unit variance
-        over the tokens of all ranks. A group without signal gets exactly zero, or with `without_signal: batch_mean`
-        counts in that normalisation: (0 - mean) / std.
-        """
-        for group in batch:
-            group["policy_mask"] = _previous(group["loss_mask"])
-            group["behavior_logprobs"] = _previous(group["logprobs"]) * group["policy_mask"]
-            group["policy_versions"] = _previous(group["versions"])
-        sizes = [len(group["rewards"]) for group in batch]
-        rewards = shape_rewards(
-            torch.cat([group["rewards"] for group in batch]),
-            bias=self.loss.reward_bias,
-            scaling=self.loss.reward_scaling,
-        )
-        if self.loss.shuffle_rewards:
-            rewards = shuffled(rewards, self.get_version())
-        lengths = torch.cat([group["policy_mask"].sum(-1) for group in batch])
-        groups = torch.arange(len(batch)).repeat_interleave(torch.tensor(sizes)).to(rewards.device)
-        signal = signal_mask(rewards, groups)
-        moments = None
-        if self.loss.estimator.startswith("reinforce++"):
-            centered = (
-                rewards
-                if self.loss.estimator == "reinforce++"
-                else group_advantages(rewards, groups, "dr_grpo")
-            )
-            moments = self.sum_over_ranks(batch_moments(centered, None, signal))
-        advantages = group_advantages(
-            rewards, groups, self.loss.estimator, lengths=lengths, std=self.loss.std, moments=moments
-        )
-        if self.loss.batch_whiten:
-            counted = signal if self.loss.without_signal == "zero" else torch.ones_like(signal)
-            moments = self.sum_over_ranks(batch_moments(advantages, lengths, counted))
-            advantages = batch_whiten(advantages, lengths, counted, moments=moments)
-        for group, values in zip(batch, advantages.split(sizes), strict=True):
-            group["advantages"] = values[:, None] * group["policy_mask"]
+        """Write `advantages`, `behavior_logprobs`, `policy_mask`, `policy_versions` `[G, seq]` into each group."""
+        seed = self.get_version() if self.loss.shuffle_rewards else None
+        write_advantages(batch, self.loss, self.sum_over_ranks, critic=self.critic_options, shuffle_seed=seed)
 
     @property
     def needs_proximal_pass(self) -> bool:
@@ -93,7 +74,8 @@ class VisionActor(VisionEngine):
         weights; from the second minibatch on it does not.
         """
         wanted = self.loss.proximal_pass
-        return wanted == "separate" or (wanted == "auto" and self.config.num_minibatches > 1)
+        early = self.config.num_minibatches > 1 or self.loss.estimator == "otb"  # whose advantages need it
+        return wanted == "separate" or (wanted == "auto" and early)
 
     def ppo_update(self, batch: list[Group]) -> dict[str, float]:
         """One pass over the batch in `num_minibatches` optimizer steps.
@@ -104,7 +86,8 @@ class VisionActor(VisionEngine):
         """
         keys = [key for key in TRAINED_KEYS if key in batch[0]]
         self.train()
-        num_skipped = 0
+        num_skipped, used = 0, self.entropy_coefficient.value
+        self._entropies = torch.zeros(2, dtype=torch.float64)
         for groups, minibatch in self.minibatches(batch, keys):
             step, logprobs = self.learn(minibatch, self._loss, self._loss_weight)
             num_skipped += int(step["update_successful"] == 0.0)
@@ -112,10 +95,12 @@ class VisionActor(VisionEngine):
                 for group, values in zip(groups, by_group(logprobs, groups), strict=True):
                     group["proximal_logprobs"] = values
         self.lr_scheduler_step()
+        self._adapt_entropy_coefficient()
         return {
             "grad_norm": step["grad_norm"],
             "lr": step["lr"],
             "num_skipped": num_skipped,
+            "entropy_coefficient": used,
             "gradient_norms": self.gradient_norms,
         }
 
@@ -140,15 +125,42 @@ class VisionActor(VisionEngine):
             behavior_floor=options.behavior_floor,
             behavior_mode=options.behavior_mode,
             behavior_level=options.behavior_level,
+            rejection_level=options.rejection_level,
+            rejection_cap=options.rejection_cap,
+            rejection_floor=options.rejection_floor,
             ratio_level=options.ratio_level,
             surrogate=options.surrogate,
+            sapo_tau_positive=options.sapo_tau_positive,
+            sapo_tau_negative=options.sapo_tau_negative,
             cu_seqlens=inputs["cu_seqlens"],
         )
+        if options.off_policy_delta is not None:
+            masked = off_policy_responses(
+                policy_logprobs,
+                behavior,
+                inputs["advantages"],
+                mask,
+                delta=options.off_policy_delta,
+                cu_seqlens=inputs["cu_seqlens"],
+            )
+            per_token = torch.where(masked & per_token.isfinite(), 0.0, per_token)
+            stats["off_policy_masked"] = masked
         if options.kl_coefficient > 0:
-            kl = kl_estimate(policy_logprobs, inputs["reference_logprobs"], options.kl_estimator)
+            reference = inputs["reference_logprobs"]
+            kl = kl_penalty(
+                policy_logprobs,
+                reference,
+                options.kl_estimator,
+                bound=options.kl_bound,
+                behavior_logprobs=behavior if options.kl_unbiased else None,
+            )
             per_token = per_token + options.kl_coefficient * torch.where(mask, kl, 0.0)
-            stats["reference_kl"] = kl.detach()
-        _record(stats, per_token, entropy, mask)
+            stats["reference_kl"] = kl_estimate(policy_logprobs, reference, options.kl_estimator).detach()
+        if self.entropy_coefficient.value > 0:
+            per_token = per_token - self.entropy_coefficient.value * torch.where(mask, entropy, 0.0)
+        self._count_entropy(entropy, mask)
+        objective = Objective(per_token, mask, options.loss_mode, self.max_new_tokens, inputs["cu_seqlens"])
+        record(stats, entropy, objective)
         loss = aggregate_loss(
             per_token,
             mask,
@@ -164,39 +176,23 @@ class VisionActor(VisionEngine):
         """A micro-batch's share of the global denominator. AReaL multiplies its loss by share / (sum over all
         micro-batches and ranks), which leaves the sum of token losses over the one global denominator.
         """
-        return loss_denominator(
+        weight = loss_denominator(
             inputs["policy_mask"],
             self.loss.loss_mode,
             max_tokens=self.max_new_tokens,
             cu_seqlens=inputs["cu_seqlens"],
         )
+        return torch.where(weight > 0, weight, NO_TOKENS)
 
+    def _count_entropy(self, entropy: torch.Tensor, mask: torch.Tensor) -> None:
+        if self.loss.entropy_target is not None:
+            values = entropy.detach()[mask].double()
+            self._entropies += torch.stack([values.sum(), mask.sum().double()]).to(self._entropies)
 
-def _previous(values: torch.Tensor) -> torch.Tensor:
-    """Shift `[G, seq]` one place to the left: from the token itself to the position that predicts it."""
-    shifted = torch.roll(values, shifts=-1, dims=-1)
-    shifted[:, -1] = 0
-    return shifted
-
-
-def _record(
-    stats: dict[str, torch.Tensor], loss: torch.Tensor, entropy: torch.Tensor, mask: torch.Tensor
-) -> None:
-    """Hand per-token statistics to AReaL's tracker, which averages over micro-batches and ranks."""
-    tracker = stats_tracker.get("update")
-    weight = stats["behavior_weight"]
-    tracker.denominator(tokens=mask)
-    tracker.stat(
-        loss=loss.detach(),
-        entropy=entropy.detach(),
-        ratio=stats["ratio"],
-        clipped_low=stats["clipped_low"].float(),
-        clipped_high=stats["clipped_high"].float(),
-        behavior_weight=weight,
-        behavior_weight_squared=weight.square(),
-        behavior_capped=stats["behavior_capped"].float(),
-        behavior_kl=-stats["behavior_log_ratio"],
-        denominator="tokens",
-    )
-    if "reference_kl" in stats:
-        tracker.stat(reference_kl=stats["reference_kl"], denominator="tokens")
+    def _adapt_entropy_coefficient(self) -> None:
+        """The same on every rank: by the mean entropy of the update that is over, of all its tokens."""
+        if self.loss.entropy_target is None:
+            return
+        total, count = self.sum_over_ranks(self._entropies.to(self.device)).tolist()
+        if count > 0:
+            self.entropy_coefficient.update(total / count)

@@ -48,10 +48,18 @@ class LossConfig:
     behavior_floor: float = 0.0
     behavior_mode: str = "truncate"
     behavior_level: str = "token"
+    rejection_level: str = "none"
+    rejection_cap: float = 5.0
+    rejection_floor: float = 0.0
+    off_policy_delta: float | None = None
     ratio_level: str = "token"
     surrogate: str = "ppo"
+    sapo_tau_positive: float = 1.0
+    sapo_tau_negative: float = 1.05
     loss_mode: str = "token-mean"
+    overlong_filter: bool = False
     estimator: str = "grpo"
+    passk_k: int = 4
     std: str = "population"
     batch_whiten: bool = True
     without_signal: str = "zero"
@@ -60,6 +68,11 @@ class LossConfig:
     kl_coefficient: float = 0.0
     kl_estimator: str = "k3"
     shuffle_rewards: bool = False
+    kl_bound: float | None = 10.0
+    kl_unbiased: bool = False
+    entropy_coefficient: float = 0.0
+    entropy_target: float | None = None
+    entropy_step: float = 0.005
 
     def options(self, gconfig: GenerationHyperparameters) -> dict[str, Any]:
         """What `utils.loss_options.validate` checks; the sampling settings come from `gconfig`."""
@@ -101,6 +114,33 @@ class ReferenceConfig:
             freeze_vision_tower=False,
             freeze_projector=False,
             fsdp=replace(actor.fsdp, offload_params=self.offload_params),
+        )
+
+
+@dataclass
+class CriticConfig:
+    """The critic of `loss.estimator: gae` (PPO); in all that is not named here it is as `actor`."""
+
+    path: str | None = None
+    lr: float = 1e-5
+    freeze_vision_tower: bool = False
+    freeze_projector: bool = False
+    num_minibatches: int = 1
+    value_clip: float | None = 0.5
+    discount: float = 1.0
+    trace: float = 1.0
+
+    def engine(self, actor: ActorConfig) -> ActorConfig:
+        """The configuration of its engine."""
+        return replace(
+            actor,
+            path=self.path,
+            is_critic=True,
+            use_lora=False,
+            freeze_vision_tower=self.freeze_vision_tower,
+            freeze_projector=self.freeze_projector,
+            num_minibatches=self.num_minibatches,
+            optimizer=replace(actor.optimizer, lr=self.lr),
         )
 
 
@@ -210,6 +250,7 @@ class Config(BaseExperimentConfig):
     buffer: BufferConfig = field(default_factory=BufferConfig)
     actor: ActorConfig = field(default_factory=ActorConfig)
     ref: ReferenceConfig = field(default_factory=ReferenceConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     prompts: PromptsConfig = field(default_factory=PromptsConfig)

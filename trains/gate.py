@@ -63,8 +63,8 @@ def remarks(config: Any) -> Iterator[str]:
         yield "loss.shuffle_rewards=True: a control; rewards are dealt out at random and nothing can be learned"
     loss, plain = config.loss, "with one minibatch and a fresh proximal policy the ratio is 1"
     if config.actor.num_minibatches == 1 and loss.recompute_logprob:
-        if loss.surrogate == "cispo":
-            yield f"loss.surrogate=cispo has no effect: {plain}"
+        if loss.surrogate != "ppo":
+            yield f"loss.surrogate={loss.surrogate} has no effect: {plain}"
         if loss.dual_clip is not None:
             yield f"loss.dual_clip={loss.dual_clip} has no effect: {plain}"
         if loss.ratio_level == "sequence":
@@ -183,10 +183,20 @@ def _check_batch(config: Any) -> Iterator[str]:
             f"rollout.consumer_batch_size={config.rollout.consumer_batch_size} must be train_dataset.batch_size="
             f"{batch_size}: staleness is counted in batches of that size"
         )
+    if config.buffer.drop_without_signal and config.gconfig.n_samples == 1:
+        yield (
+            "buffer.drop_without_signal=true with gconfig.n_samples=1: a group of one rollout never has a signal; "
+            "write false"
+        )
     num_prompts = batch_size // ranks
     if config.actor.num_minibatches < 1 or num_prompts % config.actor.num_minibatches:
         yield (
             f"actor.num_minibatches={config.actor.num_minibatches} does not divide the {num_prompts} prompts of a "
+            "step and rank"
+        )
+    if config.loss.estimator == "gae" and num_prompts % max(config.critic.num_minibatches, 1):
+        yield (
+            f"critic.num_minibatches={config.critic.num_minibatches} does not divide the {num_prompts} prompts of a "
             "step and rank"
         )
     if config.loss.proximal_pass == "fused" and config.actor.num_minibatches > 1:
@@ -230,6 +240,10 @@ def _check_paths(config: Any) -> Iterator[str]:
                 "policy is pulled towards, for example ${actor.path}"
             )
         models["ref.path"] = config.ref.path
+    if config.loss.estimator == "gae":
+        if config.critic.path is None:
+            yield "critic.path=null with loss.estimator='gae': name a checkpoint, for example ${actor.path}"
+        models["critic.path"] = config.critic.path
     for key, path in models.items():
         if path is not None and not PLACEHOLDER.search(path):
             yield from _check_checkpoint(config, key, path)

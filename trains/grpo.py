@@ -13,7 +13,8 @@ SGLang servers answer prompts all the time; finished groups of G scored answers 
 6. save, evaluate       rollout goes on meanwhile
 
 Kept from GRPO: the group baseline. Dropped: the KL penalty (off by default) and the sequence-mean loss (token mean
-over the batch instead). Added: asymmetric clipping, and the behavior weight that makes stale tokens usable.
+over the batch instead). Added: asymmetric clipping, and the behavior weight that makes stale tokens usable. With
+`loss.estimator: gae` it is PPO: a critic's values take the place of the group's mean.
 """
 
 import sys
@@ -46,6 +47,9 @@ def main(argv: list[str]) -> None:
             if actor.needs_proximal_pass:
                 for group, logprobs in zip(batch, actor.compute_logp(batch), strict=True):
                     group["proximal_logprobs"] = logprobs
+            if run.critic is not None:
+                for group, values in zip(batch, run.critic.compute_values(batch), strict=True):
+                    group["values"] = values
             if run.reference is not None:
                 for group, logprobs in zip(batch, run.reference.compute_logp(batch), strict=True):
                     group["reference_logprobs"] = logprobs
@@ -57,6 +61,8 @@ def main(argv: list[str]) -> None:
 
         with report.phase("update"):
             update = actor.ppo_update(batch)
+            if run.critic is not None:
+                update["critic"] = run.critic.update(batch)
 
         with report.phase("exchange"):
             new_weights = run.weight_meta.with_version(step + 1)
@@ -87,7 +93,7 @@ def save(run: Run, step: int) -> None:
     info, engine = run.step_info(step), run.actor
     tokens = {"tokenizer": engine.tokenizer, "processor": engine.processor}
     run.saver.save(engine, info.epoch, info.epoch_step, info.global_step, **tokens)
-    data = ResumableData(run.train_dataloader, run.rollout)
+    data = ResumableData(run.train_dataloader, run.rollout, engine.entropy_coefficient)
     run.recover.dump(engine, info, run.saver, run.evaluator, run.stats_logger, data, **tokens)
 
 

@@ -132,8 +132,8 @@ def update_metrics(tracker_stats: dict[str, float]) -> dict[str, float]:
     wanted = {"avg": "_mean", "max": "_max"}
     kept = {
         "loss": "avg", "entropy": "avg", "ratio": "avg max", "clipped_low": "avg", "clipped_high": "avg",
-        "behavior_weight": "avg max", "behavior_capped": "avg", "behavior_kl": "avg",
-        "reference_kl": "avg",
+        "dual_clipped": "avg", "behavior_weight": "avg max", "behavior_capped": "avg", "behavior_floored": "avg",
+        "behavior_rejected": "avg", "off_policy_masked": "avg", "behavior_kl": "avg", "reference_kl": "avg",
     }  # fmt: skip
     metrics = {}
     for name, kinds in kept.items():
@@ -141,6 +141,9 @@ def update_metrics(tracker_stats: dict[str, float]) -> dict[str, float]:
             value = tracker_stats.get(f"update/{name}/{kind}")
             if value is not None:
                 metrics[name + (wanted[kind] if len(kinds.split()) > 1 else "")] = value
+    of_critic = {kind: tracker_stats.get(f"critic/{kind}/avg") for kind in ("loss", "clipped")}
+    if of_critic["loss"] is not None:
+        metrics["critic"] = of_critic
     square = tracker_stats.get("update/behavior_weight_squared/avg")
     if square:
         # Kish: (sum w)^2 / (n sum w^2) = mean(w)^2 / mean(w^2)

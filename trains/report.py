@@ -81,13 +81,15 @@ class Report:
         run = self.run
         tracker_stats = run.actor.export_stats()
         total = time.perf_counter() - self.step_started
+        of_update = update_metrics(tracker_stats)
         metrics = batch_metrics(run.actor, batch, version=step)
         record = {
             "step": step + 1,
             "version": step,
             **metrics,
-            **update_metrics(tracker_stats),
+            **of_update,
             **update,
+            **({"critic": of_update["critic"] | update["critic"]} if "critic" in update else {}),
             "buffer": {
                 **run.rollout.buffer.counts,
                 "ready": run.rollout.buffer.num_ready,

@@ -24,6 +24,7 @@ from reward.pool import RewardPool
 from trains.actor import VisionActor
 from trains.agent import AgentWorkflow
 from trains.config import Config
+from trains.critic import VisionCritic
 from trains.host.allocation import server_allocation
 from trains.host.logs import let_be_heard
 from trains.host.recovery import Recovery, resume
@@ -66,6 +67,7 @@ class Run:
     config: Config
     actor: VisionActor
     reference: VisionActor | None
+    critic: VisionCritic | None
     rollout: BoundedRollout
     eval_rollout: BoundedRollout
     train_dataloader: Any
@@ -165,12 +167,11 @@ def build(config: Config) -> Run:
     )
 
     actor.initialize(addr=None, ft_spec=spec)
-    reference = None
-    if config.loss.kl_coefficient > 0:
-        engine = config.ref.engine(config.actor)
-        reference = VisionActor(engine, config.loss, forbidden, config.gconfig.max_new_tokens)
-        reference.create_process_group(parallel_strategy=allocation.train)
-        reference.initialize(addr=None, ft_spec=spec)
+    reference, critic = _reference(config, forbidden), _critic(config, forbidden)
+    for engine in filter(None, (reference, critic)):
+        engine.create_process_group(parallel_strategy=allocation.train)
+        engine.initialize(addr=None, ft_spec=spec)
+    actor.critic_options = config.critic
 
     rollout = BoundedRollout(config.rollout, config.buffer, forbidden)
     rollout.initialize(train_data_parallel_size=world_size)
@@ -204,6 +205,7 @@ def build(config: Config) -> Run:
     # the evaluation before training is the loop's own; AReaL's flag would add one after the first step
     evaluator = Evaluator(replace(config.evaluator, eval_before_train=False), spec)
     stats_logger, recovery = StatsLogger(config, spec), Recovery(config.recover, spec)
+    recovery.critic = critic
     start_step = progress.step = resume(
         recovery,
         actor,
@@ -219,6 +221,7 @@ def build(config: Config) -> Run:
         config=config,
         actor=actor,
         reference=reference,
+        critic=critic,
         rollout=rollout,
         eval_rollout=eval_rollout,
         train_dataloader=train_dataloader,
@@ -236,6 +239,17 @@ def build(config: Config) -> Run:
         progress=progress,
         start_step=start_step,
     )
+
+
+def _reference(config: Config, forbidden: list[int]) -> VisionActor | None:
+    if config.loss.kl_coefficient == 0:
+        return None
+    engine = config.ref.engine(config.actor)
+    return VisionActor(engine, config.loss, forbidden, config.gconfig.max_new_tokens)
+
+
+def _critic(config: Config, forbidden: list[int]) -> VisionCritic | None:
+    return VisionCritic(config.critic, config.actor, forbidden) if config.loss.estimator == "gae" else None
 
 
 def run_directory(config: Config) -> Path:

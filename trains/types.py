@@ -17,6 +17,7 @@ from typing import Any, NotRequired, TypedDict
 from torch import Tensor
 
 from reward import RewardOutput
+from reward.spec import WEIGHTS
 
 
 class Group(TypedDict):
@@ -45,6 +46,13 @@ class Group(TypedDict):
     # float32, predicting: under the weights before the update
     proximal_logprobs: NotRequired[Tensor]
 
+    # written by trains/actor.py, `compute_logp`, for the estimator otb alone
+    energies: NotRequired[Tensor]  # float32, predicting: utils/token_baseline.py
+
+    # written by trains/grpo.py, phase `proximal`, where there is a critic (PPO)
+    # float32, predicting: value of what stands before token t + 1
+    values: NotRequired[Tensor]
+
     # written by trains/grpo.py, phase `proximal`
     # float32, predicting: under the reference model, if the loss has a KL term
     reference_logprobs: NotRequired[Tensor]
@@ -53,11 +61,14 @@ class Group(TypedDict):
     # float32 [tokens]: |trainer - server| of the tokens that a server scored again
     server_gap: NotRequired[Tensor]
 
-    # written by trains/actor.py, `compute_advantages`
+    # written by trains/advantages.py, which `compute_advantages` of trains/actor.py calls
     policy_mask: NotRequired[Tensor]  # int32, predicting: loss_mask; the tokens that are trained on
     behavior_logprobs: NotRequired[Tensor]  # float32, predicting: logprobs; 0 outside of policy_mask
     policy_versions: NotRequired[Tensor]  # int32, predicting: versions
     advantages: NotRequired[Tensor]  # float32, predicting: the rollout's advantage on policy_mask, else 0
+    # with `values`, by the same: float32, predicting, 0 outside of policy_mask: what the critic learns and is held to
+    returns: NotRequired[Tensor]
+    monte_carlo: NotRequired[Tensor]
 
 
 @dataclass
@@ -76,6 +87,7 @@ class GroupInfo:
     lengths: list[int]  # generated tokens
     num_interruptions: int  # requests that a weight update cut in two
     num_references: int = 0  # of the first rollouts: the reference answer, put there by a rehearsal
+    part_weights: dict[str, float] = field(default_factory=lambda: dict(WEIGHTS))  # of the sample's reward
     image_data: list[str] | None = field(default=None, repr=False)  # base64 images, on the probed group alone
     # of several turns (trains/agent.py): each rollout's turns and faults as plain data, and its images of tools, base64
     trajectories: list[dict[str, Any]] | None = field(default=None, repr=False)

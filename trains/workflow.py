@@ -16,6 +16,7 @@ from dataset.encode import EncodedPrompt, encode_prompt
 from dataset.prompts import DEFAULT_PROMPTS, PromptConfig
 from reward import RewardOutput
 from reward.settings import DEFAULT_SETTINGS, RewardSettings, group_rewards
+from reward.spec import resolve
 from trains.host.rollout import token_versions
 from trains.image_files import ImageFiles
 from trains.types import Failure, Group, GroupInfo, Rollout
@@ -187,6 +188,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
                     lengths=lengths,
                     num_interruptions=num_interruptions,
                     num_references=self.num_references,
+                    part_weights=dict(resolve(sample.answer_type, sample.spec).weights),
                     image_data=encoded.image_data,
                 )
             ],

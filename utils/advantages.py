@@ -4,8 +4,9 @@ All functions work on one value per rollout, `[num_rollouts]`; the trainer sprea
 rollout's tokens afterwards (`advantage[:, None] * loss_mask`). Computation is in float64 and is returned
 in float32 (float64 rewards stay float64).
 
-A group without signal, all rewards equal up to rounding, teaches nothing: every estimator gives it exactly
-zero, and `batch_whiten` neither counts it in its statistics nor moves it away from zero.
+A group without signal, all rewards equal up to rounding, teaches nothing: every estimator that compares rollouts with
+their group gives it exactly zero, and `batch_whiten` neither counts it in its statistics nor moves it away from zero.
+The two reinforce++ forms compare with the batch, and count every rollout.
 """
 
 from collections.abc import Callable
@@ -41,19 +42,23 @@ def group_advantages(
     std: Literal["population", "sample"] = "population",
     eps: float = 1e-6,
     moments: Tensor | None = None,
+    parts: Tensor | None = None,
+    passk_k: int = 4,
 ) -> Tensor:
     """Advantage of each rollout `[num_rollouts]` against its group, by one of `ESTIMATORS`.
 
     `groups` is an int (consecutive groups of that size) or an integer tensor `[num_rollouts]` of any ids.
-    `lengths` `[num_rollouts]` are response lengths in tokens (opo only). `std="sample"` divides by G - 1.
-    `moments` are the batch statistics over all data-parallel ranks, for the two reinforce++ forms
-    (see `batch_moments`); without them the statistics are those of the rollouts given.
+    `lengths` `[num_rollouts]` are response lengths in tokens (opo and both reinforce++ forms). `std="sample"` divides
+    by G - 1. `moments` are the batch statistics over all data-parallel ranks, for the two reinforce++ forms
+    (see `batch_moments`, weighted by `lengths`); without them the statistics are those of the rollouts given.
+    `parts` `[num_rollouts, num_parts]` are the parts of the rewards (gdpo only; `rewards` is not read then). For passk
+    `rewards` are 1 for a right answer and 0 for a wrong one.
 
     Example: rewards 1, 1, 1, 0.5, 0 have mean 0.7 and population std 0.4: grpo gives 0.75, 0.75, 0.75,
     -0.5, -1.75.
 
-    Raises ValueError for a non-finite reward, sizes that do not fit, an unknown estimator, opo without
-    lengths.
+    Raises ValueError for a non-finite reward, sizes that do not fit, an unknown estimator, lengths or parts that are
+    missing, rewards of passk that are neither 0 nor 1.
     """
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator is {estimator!r}; use one of {', '.join(ESTIMATORS)}")
@@ -65,9 +70,20 @@ def group_advantages(
     size = _group_sum(torch.ones_like(r), index)
     centered = r - _group_sum(r, index) / size
 
-    rollouts = Rollouts(r, centered, size, index, signal, lengths, std == "sample", eps, moments)
+    rollouts = Rollouts(
+        r, centered, size, index, signal, lengths, std == "sample", eps, moments, parts, passk_k
+    )
     advantages = ESTIMATORS[estimator](rollouts)
-    return torch.where(signal, advantages, 0.0).to(_output_dtype(rewards))
+    if estimator == "gdpo":
+        signal = parts_signal(parts, groups)
+    if estimator not in OVER_THE_BATCH:
+        advantages = torch.where(signal, advantages, 0.0)
+    return advantages.to(_output_dtype(rewards))
+
+
+def parts_signal(parts: Tensor, groups: Tensor | int) -> Tensor:
+    """True on the rollouts `[num_rollouts]` in whose group any of the `parts` `[num_rollouts, num_parts]` differs."""
+    return torch.stack([signal_mask(part, groups) for part in parts.T]).any(0)
 
 
 def signal_mask(rewards: Tensor, groups: Tensor | int, *, tolerance: float = SIGNAL_TOLERANCE) -> Tensor:
@@ -184,6 +200,8 @@ class Rollouts(NamedTuple):
     is_sample_std: bool
     eps: float
     moments: Tensor | None  # `[3]`, of the batch over all ranks
+    parts: Tensor | None  # `[num_rollouts, num_parts]`
+    passk_k: int
 
 
 def _grpo(rollouts: Rollouts) -> Tensor:
@@ -214,13 +232,60 @@ def _opo(rollouts: Rollouts) -> Tensor:
 
 
 def _reinforce(rollouts: Rollouts) -> Tensor:
-    """(r - batch mean) / batch std. Hu et al. 2025, arXiv:2501.03262."""
-    return batch_whiten(rollouts.rewards, None, rollouts.signal, moments=rollouts.moments, eps=rollouts.eps)
+    """(r - mean) / std over all tokens of the batch. Hu et al. 2025, arXiv:2501.03262, section 3."""
+    if rollouts.lengths is None:
+        raise ValueError("the reinforce++ estimators need lengths, the response lengths in tokens")
+    everybody = torch.ones_like(rollouts.signal)
+    return batch_whiten(
+        rollouts.rewards, rollouts.lengths, everybody, moments=rollouts.moments, eps=rollouts.eps
+    )
 
 
 def _reinforce_baseline(rollouts: Rollouts) -> Tensor:
-    """(r - mean) / batch std: the same paper, for several rollouts a prompt."""
+    """The same of r - mean of the group: the paper's form for several rollouts a prompt."""
     return _reinforce(rollouts._replace(rewards=rollouts.centered))
+
+
+def _gdpo(rollouts: Rollouts) -> Tensor:
+    """sum_k (r_k - mean_k) / std_k over the parts of the reward. Liu et al. 2026, arXiv:2601.05242, section 3."""
+    if rollouts.parts is None:
+        raise ValueError("estimator 'gdpo' needs parts, the parts of each reward")
+    total = torch.zeros_like(rollouts.rewards)
+    for part in rollouts.parts.double().T:
+        centered = part - _group_sum(part, rollouts.index) / rollouts.size
+        differs = signal_mask(part, rollouts.index)
+        total += torch.where(differs, _grpo(rollouts._replace(centered=centered)), 0.0)
+    return total
+
+
+def _passk(rollouts: Rollouts) -> Tensor:
+    """Expected advantage of the answer's part in k answers drawn from the group, one of which must be right.
+
+        R = 1 - C(n, k) / C(G, k),  sigma = sqrt(R (1 - R))         n wrong answers among G
+        right: (1 - R) / sigma      wrong: (1 - R - C(n - 1, k - 1) / C(G - 1, k - 1)) / sigma
+
+    Chen et al. 2025, "Pass@k Training", arXiv:2508.10751, section 2.3 (analytical derivation). 0 where all draws of k
+    are alike: no right answer, or fewer than k wrong ones.
+    """
+    is_right = rollouts.rewards == 1
+    if not (is_right | (rollouts.rewards == 0)).all():
+        raise ValueError("estimator 'passk' wants rewards of 0 (wrong) and 1 (right)")
+    k, wrong = rollouts.passk_k, _group_sum((~is_right).double(), rollouts.index)
+    if (rollouts.size < k).any():
+        raise ValueError(f"passk_k={k} is more than a group's {int(rollouts.size.min())} rollouts")
+    all_wrong = _draws(wrong, rollouts.size, k)
+    sigma = (all_wrong * (1 - all_wrong)).sqrt()
+    others_wrong = _draws(wrong - 1, rollouts.size - 1, k - 1)
+    advantages = torch.where(is_right, all_wrong, all_wrong - others_wrong)
+    return torch.where(sigma > 0, advantages / sigma.clamp(min=1e-30), 0.0)
+
+
+def _draws(n: Tensor, of: Tensor, k: int) -> Tensor:
+    """C(n, k) / C(of, k), 0 where n < k: the share of draws of k that fall into n of them."""
+    share = torch.ones_like(n)
+    for taken in range(k):
+        share = share * (n - taken).clamp(min=0) / (of - taken).clamp(min=1)
+    return share
 
 
 ESTIMATORS: dict[str, Callable[[Rollouts], Tensor]] = {
@@ -230,4 +295,8 @@ ESTIMATORS: dict[str, Callable[[Rollouts], Tensor]] = {
     "opo": _opo,
     "reinforce++": _reinforce,
     "reinforce++-baseline": _reinforce_baseline,
+    "gdpo": _gdpo,
+    "passk": _passk,
 }
+# They normalise over all rollouts of the batch, with or without signal in their groups.
+OVER_THE_BATCH = ("reinforce++", "reinforce++-baseline")

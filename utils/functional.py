@@ -17,12 +17,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from utils.behavior import BehaviorMode, Level, RejectionLevel, behavior_weight, rejected_tokens
 from utils.loss_options import check_values
-from utils.sequences import MAX_LOG_RATIO, masked, sequence_mean, sequence_sum, sums_of_sequences
+from utils.sequences import masked, sequence_mean, sequence_sum, sums_of_sequences
+from utils.surrogates import SURROGATES, Terms
 
-Level = Literal["token", "sequence"]
-BehaviorMode = Literal["truncate", "mask"]
-Surrogate = Literal["ppo", "cispo"]
+Surrogate = Literal["ppo", "cispo", "sapo", "gmpo"]
 LossMode = Literal["token-mean", "sequence-mean", "constant"]
 
 
@@ -40,8 +40,13 @@ def decoupled_ppo_loss(
     behavior_floor: float = 0.0,
     behavior_mode: BehaviorMode = "truncate",
     behavior_level: Level = "token",
-    ratio_level: Level = "token",
+    rejection_level: RejectionLevel = "none",
+    rejection_cap: float = 5.0,
+    rejection_floor: float = 0.0,
+    ratio_level: Literal["token", "sequence"] = "token",
     surrogate: Surrogate = "ppo",
+    sapo_tau_positive: float = 1.0,
+    sapo_tau_negative: float = 1.05,
     cu_seqlens: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Per-token policy loss of the recipe and its variants, before aggregation.
@@ -56,11 +61,13 @@ def decoupled_ppo_loss(
 
     - `behavior_mode="mask"`: w = 0 where the weight leaves [behavior_floor, behavior_cap], instead of
       the nearest bound. The token stays in the denominator.
-    - `behavior_level="sequence"`: one weight per sequence, the geometric mean of its token weights.
+    - `behavior_level="sequence"` or `"product"`: one weight per sequence, the geometric mean of its token weights or
+      their product.
+    - `rejection_level`: L = 0 for tokens or whole responses whose unbounded weight leaves [rejection_floor,
+      rejection_cap], judged by itself or by the responses' geometric mean, product or extremes (utils/behavior.py).
     - `ratio_level="sequence"`: one r per sequence, the geometric mean of its token ratios, and the mean
       of its advantages (GSPO, Zheng et al. 2025, arXiv:2507.18071, eq. 5 to 7).
-    - `surrogate="cispo"`: L = -w * sg(clip(r, ...)) * A * policy_logprobs, so that a clipped token keeps
-      a bounded gradient (CISPO, MiniMax-M1 2025, arXiv:2506.13585, section 3.1).
+    - `surrogate`: cispo, sapo (with its two `sapo_tau`) or gmpo in place of the clipped ratio (utils/surrogates.py).
     - `dual_clip=c`, c > 1: where A < 0, L <= w * c * |A| (Ye et al. 2020, arXiv:1912.09729).
     - the coupled loss (no behavior weight): pass the same tensor as proximal and behavior, then w = 1.
 
@@ -71,7 +78,7 @@ def decoupled_ppo_loss(
     of the same shape, zero or False outside the mask:
     `ratio` (r), `log_ratio`, `behavior_weight` (w as applied), `behavior_log_ratio` (proximal - behavior,
     per token, unbounded), `clipped_low`, `clipped_high` (the clip decides the loss there), `dual_clipped`,
-    `behavior_capped` (above the cap before bounding), `behavior_floored` (below the floor).
+    `behavior_capped` (above the cap before bounding), `behavior_floored` (below the floor), `behavior_rejected`.
 
     Raises ValueError for shapes that differ, a missing `cu_seqlens`, or an option out of range.
     """
@@ -83,10 +90,12 @@ def decoupled_ppo_loss(
             "dual_clip": dual_clip,
             "ratio_level": ratio_level,
             "surrogate": surrogate,
+            "sapo_tau_positive": sapo_tau_positive,
+            "sapo_tau_negative": sapo_tau_negative,
         }
     )
-    if surrogate == "cispo" and (dual_clip is not None or ratio_level == "sequence"):
-        raise ValueError("surrogate 'cispo' goes with ratio_level 'token' and dual_clip None")
+    if surrogate != "ppo" and (dual_clip is not None or ratio_level == "sequence"):
+        raise ValueError(f"surrogate {surrogate!r} goes with ratio_level 'token' and dual_clip None")
     mask = loss_mask.bool()
     policy = masked(policy_logprobs, mask)
     proximal = masked(proximal_logprobs, mask).detach()
@@ -97,17 +106,18 @@ def decoupled_ppo_loss(
     if ratio_level == "sequence":
         log_ratio = sequence_mean(log_ratio, mask, cu_seqlens)
         advantages = sequence_mean(advantages, mask, cu_seqlens)
-    ratio = log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
-    clipped_ratio = ratio.clamp(1 - eps_clip, 1 + eps_clip_higher)
-
-    if surrogate == "ppo":
-        loss = torch.maximum(-advantages * ratio, -advantages * clipped_ratio)
-        clipped_low = (ratio < 1 - eps_clip) & (advantages < 0)
-        clipped_high = (ratio > 1 + eps_clip_higher) & (advantages > 0)
-    else:
-        loss = -clipped_ratio.detach() * advantages * policy
-        clipped_low = ratio < 1 - eps_clip
-        clipped_high = ratio > 1 + eps_clip_higher
+    terms = Terms(
+        log_ratio,
+        advantages,
+        policy,
+        mask,
+        low=1 - eps_clip,
+        high=1 + eps_clip_higher,
+        tau_positive=sapo_tau_positive,
+        tau_negative=sapo_tau_negative,
+        cu_seqlens=cu_seqlens,
+    )
+    loss, clipped_low, clipped_high = SURROGATES[surrogate](terms)
 
     dual_clipped = torch.zeros_like(mask)
     if dual_clip is not None:
@@ -125,9 +135,19 @@ def decoupled_ppo_loss(
         level=behavior_level,
         cu_seqlens=cu_seqlens,
     )
+    rejected = rejected_tokens(
+        proximal,
+        behavior,
+        mask,
+        level=rejection_level,
+        cap=rejection_cap,
+        floor=rejection_floor,
+        cu_seqlens=cu_seqlens,
+    )
+    weight = weight.masked_fill(rejected, 0.0)
     loss = torch.where(mask, weight * loss, 0.0)
     stats = {
-        "ratio": torch.where(mask, ratio, 0.0),
+        "ratio": torch.where(mask, terms.ratio, 0.0),
         "log_ratio": torch.where(mask, log_ratio, 0.0),
         "behavior_weight": weight,
         "behavior_log_ratio": proximal - behavior,
@@ -136,41 +156,9 @@ def decoupled_ppo_loss(
         "dual_clipped": dual_clipped & mask,
         "behavior_capped": capped,
         "behavior_floored": floored,
+        "behavior_rejected": rejected,
     }
     return loss, {name: value.detach() for name, value in stats.items()}
-
-
-def behavior_weight(
-    proximal_logprobs: Tensor,
-    behavior_logprobs: Tensor,
-    loss_mask: Tensor,
-    *,
-    cap: float = 5.0,
-    floor: float = 0.0,
-    mode: BehaviorMode = "truncate",
-    level: Level = "token",
-    cu_seqlens: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Importance weight of the proximal policy over the behavior policy, without gradient.
-
-        w = exp(proximal - behavior), per token, or exp of its mean over the sequence (geometric mean)
-        truncate: min(max(w, floor), cap)        mask: w if floor <= w <= cap else 0
-
-    Returns `(weight, capped, floored)` in the layout of the inputs: the bounded weight (zero outside the
-    mask), and where the unbounded one stood above `cap` or below `floor`.
-    """
-    check_values(
-        {"behavior_cap": cap, "behavior_floor": floor, "behavior_mode": mode, "behavior_level": level}
-    )
-    mask = loss_mask.bool()
-    with torch.no_grad():
-        log_weight = masked(proximal_logprobs, mask) - masked(behavior_logprobs, mask)
-        if level == "sequence":
-            log_weight = sequence_mean(log_weight, mask, cu_seqlens)
-        raw = log_weight.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
-        capped, floored = (raw > cap) & mask, (raw < floor) & mask
-        weight = raw.clamp(floor, cap) if mode == "truncate" else raw.masked_fill(capped | floored, 0.0)
-        return torch.where(mask, weight, 0.0), capped, floored
 
 
 def aggregate_loss(

@@ -64,6 +64,31 @@ def logprobs_and_entropy(
     return _LogprobsAndEntropy.apply(hidden, weight, labels, never, temperature, block_size)
 
 
+@torch.no_grad()
+def squared_probabilities(
+    hidden: Tensor,
+    weight: Tensor,
+    *,
+    temperature: float = 1.0,
+    excluded: Sequence[int] = (),
+    block_size: int = BLOCK_SIZE,
+) -> Tensor:
+    """sum_v p_v^2 of each distribution, `[tokens]`, with p and all arguments as in `logprobs_and_entropy`."""
+    dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    never = torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
+    never[list(excluded)] = True
+    total = torch.zeros(len(hidden), dtype=dtype, device=hidden.device)
+    squares, highest = total.clone(), torch.full_like(total, -1e30)
+    for block in _blocks(len(weight), block_size):
+        x = _logits(hidden, weight[block], temperature, dtype).masked_fill_(never[block], -torch.inf)
+        higher = torch.maximum(highest, x.amax(-1))
+        e, drop = x.sub_(higher[:, None]).exp_(), (highest - higher).exp()
+        total = total * drop + e.sum(-1)
+        squares = squares * drop.square() + e.square_().sum(-1)
+        highest = higher
+    return squares / total.square()
+
+
 class _LogprobsAndEntropy(torch.autograd.Function):
     """With p = softmax(x), H the entropy and y the label:
 

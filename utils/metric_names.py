@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import sys
+from collections.abc import Iterable
 
 ROLLOUT = {
     "reward": "Mean total reward of the rollouts, before shaping and normalisation.",
@@ -48,18 +49,31 @@ STEP = {
     "agent/calls_without_effect": "Share of calls that ran and told nothing new, such as a zoom into the whole image.",
     "agent/copied_replies": "Share of rollouts whose last turn repeats 40 characters of a reply.",
     "agent/faults/*": "Faults of one kind per rollout (docs/agents.md lists them).",
-    "loss": "Mean loss per token, as aggregated.",
+    "loss": "The objective, as `loss.loss_mode` sums it up: penalties and bonus included, mean over the minibatches.",
     "entropy": "Mean entropy of the policy at the generated tokens, in nats.",
     "ratio_mean": "Mean ratio of the policy to the proximal policy; 1 before the first optimizer step of a batch.",
     "ratio_max": "Largest ratio.",
     "clipped_low": "Share of tokens where the lower clip decides the loss.",
     "clipped_high": "Share of tokens where the upper clip decides the loss.",
+    "dual_clipped": "Share of tokens whose loss stands at the bound of `loss.dual_clip`.",
     "behavior_weight_mean": "Mean importance weight of the proximal over the behavior policy, after the cap.",
     "behavior_weight_max": "Largest such weight.",
     "behavior_capped": "Share of tokens whose weight stood above the cap.",
+    "behavior_floored": "Share of tokens whose weight stood below the floor.",
+    "behavior_rejected": "Share of tokens dropped by `loss.rejection_level`, alone or with their response.",
+    "off_policy_masked": "Share of tokens in bad responses beyond `loss.off_policy_delta`, where there is one.",
     "behavior_kl": "Mean behavior minus proximal log-probability of the tokens (k1), in nats.",
     "reference_kl": "Mean KL divergence from the reference model by loss.kl_estimator, where there is one, in nats.",
     "effective_sample_size": "Kish's effective share of tokens under the behavior weights; 1 when all weigh the same.",
+    "critic/loss": "Mean value loss per token, of the critic of PPO.",
+    "critic/clipped": "Share of tokens where the value clip decides the loss.",
+    "critic/explained_variance": "1 - Var(return - value) / Var(return) over the tokens, before the update; 1 is all.",
+    "critic/value_mean": "Mean value of the tokens, in units of the shaped reward.",
+    "critic/return_mean": "Mean discounted return of the tokens, likewise.",
+    "critic/grad_norm": "Global gradient norm of the critic before clipping.",
+    "critic/lr": "Learning rate of the critic.",
+    "critic/num_skipped": "Optimizer steps of the critic left out because their gradient was not finite.",
+    "entropy_coefficient": "Weight of the entropy bonus in the step.",
     "grad_norm": "Global gradient norm before clipping.",
     "gradient_norms/*": "The same of one block of the vision tower, the projector or the language model.",
     "lr": "Learning rate.",
@@ -93,6 +107,21 @@ NAMES = {
     **{f"by_answer_type/*/{name}": f"{sentence} One answer type." for name, sentence in ROLLOUT.items()},
     **STEP,
 }
+
+# Only where there is something to count: an option that is on, a part or an answer type that occurs.
+SOMETIMES = ("critic/*", "off_policy_masked", "reference_kl", "hacking/*", "parts/*", "by_*")
+
+
+def differences(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Of the flat names of a record: those that nobody has explained, and those that should be in it and are not.
+
+    >>> differences(["nobody/knows"])[0]
+    ['nobody/knows']
+    """
+    names = list(names)
+    always = [name for name in NAMES if not any(fnmatch.fnmatch(name, pattern) for pattern in SOMETIMES)]
+    missing = [pattern for pattern in always if not fnmatch.filter(names, pattern)]
+    return [name for name in names if describe(name) is None], missing
 
 
 def describe(name: str) -> str | None:

@@ -5,6 +5,8 @@ each sequence and, last, the number of tokens. Both layouts give the same number
 are reproducible to the last bit only under `torch.use_deterministic_algorithms(True)`.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -25,6 +27,24 @@ def sequence_mean(values: Tensor, loss_mask: Tensor, cu_seqlens: Tensor | None =
     mask = loss_mask.bool()
     counts = sequence_sum(mask.to(values.dtype), cu_seqlens).clamp(min=1)
     return sequence_sum(masked(values, mask), cu_seqlens) / counts
+
+
+def sequence_extreme(
+    values: Tensor, loss_mask: Tensor, kind: Literal["amax", "amin"], cu_seqlens: Tensor | None = None
+) -> Tensor:
+    """Largest or smallest value over each sequence's loss tokens, repeated on each of its positions (0 without any)."""
+    mask = loss_mask.bool()
+    fill = -torch.inf if kind == "amax" else torch.inf
+    inner = torch.where(mask, values, fill)
+    if cu_seqlens is None:
+        found = getattr(inner, kind)(-1, keepdim=True).expand_as(values)
+    else:
+        lengths = cu_seqlens.diff()
+        owner = torch.arange(len(lengths), device=values.device)
+        owner = owner.repeat_interleave(lengths, output_size=values.shape[0])
+        extremes = values.new_full((len(lengths),), fill).scatter_reduce(0, owner, inner, kind)
+        found = extremes[owner]
+    return torch.where(found.isinf(), 0.0, found)
 
 
 def sums_of_sequences(values: Tensor, cu_seqlens: Tensor | None) -> Tensor:

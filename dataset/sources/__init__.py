@@ -38,6 +38,9 @@ NAMES = (
     "treebench",
     "codeforces",
     "digits",
+    "rotation",
+    "jigsaw",
+    "crop_position",
     "generic",
 )
 SOURCES: dict[str, Source] = {name: import_module(f"dataset.sources.{name}").SOURCE for name in NAMES}

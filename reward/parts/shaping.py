@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 MAX_WORDS = 50_000
+PENALTIES = ("overlong", "repetition")  # names of the parts that `penalties` gives
 
 
 def penalties(completion: str, num_tokens: int | None, params: Mapping[str, Any]) -> dict[str, float]:

@@ -6,6 +6,7 @@ from areal.utils import stats_tracker
 
 from trains.actor import VisionActor
 from trains.config import ActorConfig, LossConfig
+from utils.entropy_control import EntropyCoefficient
 
 
 @pytest.fixture(autouse=True)
@@ -26,13 +27,15 @@ def packed(**changes):
     return inputs | changes
 
 
-def loss_of(inputs, policy=None, **options):
+def loss_of(inputs, policy=None, entropy=None, **options):
     actor = VisionActor.__new__(VisionActor)
     actor.config = ActorConfig(num_minibatches=options.pop("num_minibatches", 2))
     actor.loss, actor.max_new_tokens = LossConfig(**options), 8
+    actor.entropy_coefficient = EntropyCoefficient(options.get("entropy_coefficient", 0.0))
     policy = inputs["proximal_logprobs"].clone() if policy is None else policy
     policy.requires_grad_()
-    loss = actor._loss(policy, torch.zeros(6), inputs)
+    actor._entropies = torch.zeros(2)
+    loss = actor._loss(policy, torch.zeros(len(policy)) if entropy is None else entropy, inputs)
     loss.backward()
     return loss.detach(), policy.grad
 
@@ -84,7 +87,19 @@ def test_nan_outside_the_mask_does_not_matter():
     assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("options", [{}, {"behavior_mode": "mask"}, {"surrogate": "cispo"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"behavior_mode": "mask"},
+        {"surrogate": "cispo"},
+        {"surrogate": "sapo"},
+        {"surrogate": "gmpo", "behavior_level": "sequence", "loss_mode": "sequence-mean"},
+        {"rejection_level": "product", "rejection_cap": 1.5},
+        {"off_policy_delta": 0.1},
+    ],
+    ids=str,
+)
 def test_a_fused_proximal_pass_is_the_separate_one(options):
     """With one minibatch the proximal policy is the policy that is trained: r = 1, with the gradient of policy / 1."""
     inputs = packed()

@@ -10,7 +10,7 @@ import torch
 from llavaonevision1_5.freezing import part_of_model
 from reward import RewardOutput
 from reward.counters import RewardCounters
-from trains.actor import _previous
+from trains.advantages import previous
 from trains.guards import DivergedError, ParityError, SkipCounter, check_parity
 from trains.host.engine import PIXELS, model_inputs
 from trains.metrics import _facts, _means, _signs_of_hacking, flat, update_metrics
@@ -41,16 +41,16 @@ def group(versions=((-1, -1, 3, 2), (-1, -1, 2, -1)), rewards=(1.0, 0.0)):
             )
         ],
     }  # fmt: skip
-    result["policy_mask"] = _previous(loss_mask)
-    result["behavior_logprobs"] = _previous(result["logprobs"])
-    result["policy_versions"] = _previous(result["versions"])
+    result["policy_mask"] = previous(loss_mask)
+    result["behavior_logprobs"] = previous(result["logprobs"])
+    result["policy_versions"] = previous(result["versions"])
     result["proximal_logprobs"] = result["behavior_logprobs"] + 0.25 * result["policy_mask"]
     return result
 
 
 def test_the_seam_moves_a_token_to_the_position_that_predicts_it():
-    assert _previous(torch.tensor([[0, 0, 1, 1]])).tolist() == [[0, 1, 1, 0]]
-    assert _previous(torch.tensor([[1, 2, 3, 4]])).tolist() == [[2, 3, 4, 0]], "nothing wraps around"
+    assert previous(torch.tensor([[0, 0, 1, 1]])).tolist() == [[0, 1, 1, 0]]
+    assert previous(torch.tensor([[1, 2, 3, 4]])).tolist() == [[2, 3, 4, 0]], "nothing wraps around"
 
 
 def test_images_are_shared_by_reference():

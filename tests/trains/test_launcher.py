@@ -23,6 +23,8 @@ from llavaonevision1_5 import sglang_environment
 from trains import report
 from trains.buffer import NoSignalError
 from trains.guards import ParityError
+from trains.metrics import flat
+from utils import metric_names
 from utils.checkpoint import cli as checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,6 +83,9 @@ def test_two_real_steps(overrides, published_checkpoint, digits_data, tmp_path):
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in steps] == [1, 2]
     assert all(record["num_rollouts"] == 16 for record in steps)
+    assert all(metric_names.differences(flat(record)) == ([], []) for record in steps), (
+        "documented and recorded"
+    )
     assert steps[0]["parity_tokens"] > 0
     assert max(record["parity_max"] for record in steps) < 1e-4
     assert all(0 <= record["gap_max"] <= 4 for record in steps)

@@ -58,6 +58,15 @@ REFUSED = [
     ({"loss.behavior_cap": None}, "loss.behavior_cap = null"),
     ({"loss.estimator": "rloo"}, "loss.batch_whiten = true"),
     ({"gconfig.stop": ["</answer>"]}, "gconfig.stop=['</answer>']"),
+    (
+        {
+            "gconfig.n_samples": 1,
+            "loss.estimator": "reinforce++",
+            "loss.batch_whiten": False,
+            "buffer.drop_without_signal": True,
+        },
+        "buffer.drop_without_signal=true with gconfig.n_samples=1",
+    ),
     ({"gconfig.min_new_tokens": 4}, "gconfig.min_new_tokens=4"),
     (
         {"rollout.max_concurrent_rollouts": 3},

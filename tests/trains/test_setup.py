@@ -15,6 +15,7 @@ from dataset.mixture import MixtureSampler
 from trains.host import recovery
 from trains.host.recovery import Recovery, ResumableData
 from trains.setup import TrainingLength
+from utils.entropy_control import EntropyCoefficient
 
 SPEC = FinetuneSpec(total_train_epochs=1, dataset_size=100, train_batch_size=1)
 
@@ -138,7 +139,7 @@ def test_the_learning_rate_goes_on_after_a_recovery():
     versions = []
     step = recovery.resume(
         SimpleNamespace(load=lambda *args, **kwargs: info),
-        SimpleNamespace(lr_scheduler=scheduler),
+        SimpleNamespace(lr_scheduler=scheduler, entropy_coefficient=None),
         SimpleNamespace(recover=versions.append),
         saver=None, evaluator=None, stats_logger=None, dataloader=None, weight_meta=None,
     )  # fmt: skip
@@ -158,4 +159,10 @@ def test_prompts_are_stored_by_their_place_and_read_again():
     restored = []
     data[0, 1] = LeftOut((0, 1), "b", "became unreadable")
     ResumableData(loader, SimpleNamespace(load_state_dict=restored.append)).load_state_dict(state)
+    moved, fresh = (EntropyCoefficient(0.1, 1.0, 0.1) for _ in range(2))
+    moved.update(0.5)
+    saved = ResumableData(loader, rollout, moved).state_dict()
+    ResumableData(loader, SimpleNamespace(load_state_dict=restored.append), fresh).load_state_dict(saved)
+    assert fresh.value == moved.value == 0.2
+    restored.pop()
     assert restored == [{"undelivered": [data[0, 3]], "counts": {"consumed": 4}}]

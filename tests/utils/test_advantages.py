@@ -8,6 +8,7 @@ import torch
 
 from utils.advantages import (
     ESTIMATORS,
+    OVER_THE_BATCH,
     batch_moments,
     batch_whiten,
     group_advantages,
@@ -15,16 +16,15 @@ from utils.advantages import (
     signal_mask,
 )
 
+# Those that compare a rollout's reward with its group; the others: test_advantages_papers.py
+IN_THE_GROUP = [name for name in ESTIMATORS if name not in (*OVER_THE_BATCH, "gdpo", "passk")]
 PAGE_EXAMPLE = torch.tensor([1, 1, 1, 0.5, 0], dtype=torch.float64)
 
 
 def slow_advantages(rewards, group_size, estimator, lengths, eps=1e-6):
-    """Plain Python on one list; groups without signal excluded everywhere."""
+    """Plain Python on one list; groups without signal get zero."""
     groups = [rewards[i : i + group_size] for i in range(0, len(rewards), group_size)]
     sizes = [lengths[i : i + group_size] for i in range(0, len(rewards), group_size)]
-    live = [group for group in groups if max(group) != min(group)]
-    flat = [r for group in live for r in group]
-    centered = [r - statistics.fmean(group) for group in live for r in group]
     out = []
     for group, length in zip(groups, sizes, strict=True):
         mean, std = statistics.fmean(group), statistics.pstdev(group)
@@ -40,10 +40,8 @@ def slow_advantages(rewards, group_size, estimator, lengths, eps=1e-6):
             elif estimator == "opo":
                 weighted = sum(w * x for w, x in zip(length, group, strict=True))
                 out.append(r - weighted / sum(length))
-            elif estimator == "reinforce++":
-                out.append((r - statistics.fmean(flat)) / (statistics.pstdev(flat) + eps))
             else:
-                out.append((r - mean) / (statistics.pstdev(centered) + eps))
+                raise AssertionError(estimator)
     return out
 
 
@@ -58,7 +56,7 @@ def test_the_worked_example_of_the_project_page():
     assert sample.tolist() == pytest.approx([0.3 / root, 0.3 / root, 0.3 / root, -0.2 / root, -0.7 / root])
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", IN_THE_GROUP)
 def test_every_estimator_equals_the_slow_loop(estimator):
     torch.manual_seed(0)
     rewards = torch.rand(24, dtype=torch.float64)
@@ -69,7 +67,7 @@ def test_every_estimator_equals_the_slow_loop(estimator):
     torch.testing.assert_close(fast, torch.tensor(slow, dtype=torch.float64), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", IN_THE_GROUP)
 def test_group_ids_in_any_order_are_the_same_as_consecutive_groups(estimator):
     torch.manual_seed(1)
     rewards, lengths = torch.rand(12), torch.randint(1, 9, (12,))
@@ -102,7 +100,7 @@ def test_reward_shaping_does_not_change_grpo_advantages():
     )
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", IN_THE_GROUP)
 @pytest.mark.parametrize("value", [0.0, 0.1, 1.0, -5.0, 5.0])
 def test_a_group_without_signal_is_exactly_zero_whatever_follows(estimator, value):
     """Three groups of four; the middle one is constant up to float32 rounding."""
@@ -160,9 +158,11 @@ def test_whitening_over_ranks_equals_whitening_the_whole_batch():
     parts = [batch_whiten(advantages[r], lengths[r], signal[r], moments=moments) for r in ranks]
     torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-12, atol=1e-12)
 
-    moments = sum(batch_moments(rewards[r], None, signal[r]) for r in ranks)
-    parts = [group_advantages(rewards[r], 4, "reinforce++", moments=moments) for r in ranks]
-    torch.testing.assert_close(torch.cat(parts), group_advantages(rewards, 4, "reinforce++"))
+    moments = sum(batch_moments(rewards[r], lengths[r], torch.ones_like(signal[r])) for r in ranks)
+    parts = [
+        group_advantages(rewards[r], 4, "reinforce++", lengths=lengths[r], moments=moments) for r in ranks
+    ]
+    torch.testing.assert_close(torch.cat(parts), group_advantages(rewards, 4, "reinforce++", lengths=lengths))
 
 
 def test_counting_groups_without_signal_moves_them_and_lengthens_the_step():
@@ -187,7 +187,7 @@ def test_counting_groups_without_signal_moves_them_and_lengthens_the_step():
 def test_a_batch_without_any_signal_is_zero_not_nan():
     rewards = torch.ones(8)
     for estimator in ESTIMATORS:
-        advantages = group_advantages(rewards, 4, estimator, lengths=torch.ones(8))
+        advantages = group_advantages(rewards, 4, estimator, lengths=torch.ones(8), parts=torch.ones(8, 2))
         assert advantages.tolist() == [0.0] * 8
     assert batch_whiten(rewards, None, torch.zeros(8, dtype=torch.bool)).tolist() == [0.0] * 8
 
@@ -203,6 +203,10 @@ def test_a_batch_without_any_signal_is_zero_not_nan():
         ((torch.ones(2, 2), 2), {}, "num_rollouts"),
         ((torch.ones(4), 2), {"estimator": "ppo"}, "estimator is 'ppo'"),
         ((torch.ones(4), 2), {"estimator": "opo"}, "needs lengths"),
+        ((torch.ones(4), 2), {"estimator": "reinforce++-baseline"}, "need lengths"),
+        ((torch.ones(4), 2), {"estimator": "gdpo"}, "needs parts"),
+        ((torch.tensor([0.5, 1.0]), 2), {"estimator": "passk", "passk_k": 1}, "wants rewards of 0"),
+        ((torch.ones(4), 2), {"estimator": "passk", "passk_k": 3}, "passk_k=3 is more than a group's 2"),
         ((torch.ones(4), 2), {"std": "biased"}, "std is 'biased'"),
     ],
     ids=str,
@@ -254,5 +258,5 @@ def test_results_are_float32_and_float64_stays(dtype):
 def test_whitening_divides_by_the_deviation_and_not_by_more():
     values = batch_whiten(torch.tensor([1.0, -1.0]) * 1e-2, None, torch.tensor([True, True]))
     assert values.tolist() == pytest.approx([1.0, -1.0], rel=2e-4)
-    loose = group_advantages(torch.tensor([1.0, 0.0]), 2, "reinforce++", eps=0.5)
+    loose = group_advantages(torch.tensor([1.0, 0.0]), 2, "reinforce++", lengths=torch.ones(2), eps=0.5)
     assert loose.tolist() == pytest.approx([0.5, -0.5]), "(r - 0.5) / (0.5 + eps)"

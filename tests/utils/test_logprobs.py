@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from utils.logprobs import logprobs_and_entropy
+from utils.logprobs import logprobs_and_entropy, squared_probabilities
 
 
 def direct(logits, labels, temperature):
@@ -152,3 +152,16 @@ def test_equals_areal():
     plain = getattr(compiled, "_torchdynamo_orig_callable", compiled)
     for value, reference in zip(of_logits(logits, labels, 0.7), plain(logits, labels, 0.7), strict=True):
         torch.testing.assert_close(value, reference, rtol=2e-6, atol=2e-6)
+
+
+def test_squared_probabilities_are_those_of_the_softmax_however_it_is_cut():
+    generator = torch.Generator().manual_seed(5)
+    hidden, weight = (torch.randn(n, 8, dtype=torch.float64, generator=generator) * 3 for n in (6, 21))
+    logits = hidden @ weight.T / 0.7
+    logits[:, [3, 20]] = -torch.inf
+    wanted = logits.softmax(-1).square().sum(-1)
+    for block_size in (1, 4, 100):
+        found = squared_probabilities(
+            hidden, weight, temperature=0.7, excluded=(3, 20), block_size=block_size
+        )
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-14)

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from utils import advantages, functional, logprobs
+from utils import advantages, functional, logprobs, policy_metrics
 from utils.loss_options import CHOICES, RANGES, RECIPE, faults, validate
 
 ACCEPTED = [
@@ -20,6 +20,19 @@ ACCEPTED = [
     {"estimator": "dr_grpo", "batch_whiten": False, "loss_mode": "constant", "max_tokens": 4096},
     {"estimator": "reinforce++", "batch_whiten": False},
     {"kl_coefficient": 0.001},
+    {"kl_coefficient": 0.001, "kl_unbiased": True, "kl_bound": None},
+    {"estimator": "reinforce++", "batch_whiten": False, "group_size": 1},
+    {"estimator": "gdpo"},
+    {"estimator": "passk", "batch_whiten": False, "passk_k": 16},
+    {"estimator": "otb", "batch_whiten": False},
+    {"rejection_level": "maximum", "rejection_cap": 2.0, "rejection_floor": 0.5},
+    {"behavior_level": "product", "rejection_level": "sequence", "rejection_cap": 1.01},
+    {"surrogate": "sapo", "sapo_tau_positive": 2.0},
+    {"surrogate": "gmpo", "loss_mode": "sequence-mean", "behavior_level": "sequence"},
+    {"surrogate": "gmpo", "loss_mode": "sequence-mean", "use_decoupled_loss": False},
+    {"off_policy_delta": 0.1, "overlong_filter": True},
+    {"entropy_coefficient": 0.001},
+    {"entropy_target": 0.2, "entropy_step": 0.01},
     {"without_signal": "batch_mean"},
 ]
 
@@ -41,6 +54,52 @@ REFUSED = [
     ({"temperature": 0.0}, "temperature", "0.0", "above 0"),
     ({"temperature": math.nan}, "temperature", "nan", "above 0"),
     ({"group_size": 1}, "group_size", "1", "2 or more"),
+    (
+        {"group_size": 1, "estimator": "reinforce++-baseline", "batch_whiten": False},
+        "group_size",
+        "1",
+        "2 or more",
+    ),
+    ({"rejection_level": "geometric"}, "rejection_level", "'geometric'", "sequence, product, maximum"),
+    ({"rejection_cap": 2.0}, "rejection_level", "'none'", "rejection_cap=2.0"),
+    ({"rejection_level": "token", "rejection_cap": 0.5}, "rejection_cap", "0.5", "at least 1"),
+    ({"rejection_level": "token", "rejection_floor": 1.5}, "rejection_floor", "1.5", "in [0, 1]"),
+    (
+        {"use_decoupled_loss": False, "rejection_level": "token"},
+        "rejection_level",
+        "'token'",
+        "use_decoupled_loss: true",
+    ),
+    ({"off_policy_delta": 0.0}, "off_policy_delta", "0.0", "above 0"),
+    ({"surrogate": "sapo", "dual_clip": 3.0}, "dual_clip", "3.0", "null"),
+    ({"surrogate": "sapo", "eps_clip": 0.1}, "eps_clip", "0.1", "does not clip"),
+    ({"surrogate": "sapo", "sapo_tau_negative": 0.0}, "sapo_tau_negative", "0.0", "above 0"),
+    ({"sapo_tau_negative": 2.0}, "sapo_tau_negative", "2.0", "surrogate: sapo"),
+    ({"surrogate": "sapo", "ratio_level": "sequence"}, "ratio_level", "'sequence'", "token"),
+    ({"surrogate": "gmpo"}, "loss_mode", "'token-mean'", "sequence-mean: with surrogate gmpo"),
+    ({"surrogate": "gmpo", "loss_mode": "sequence-mean"}, "behavior_level", "'token'", "surrogate gmpo"),
+    (
+        {"surrogate": "gmpo", "loss_mode": "sequence-mean", "behavior_level": "sequence", "dual_clip": 3.0},
+        "dual_clip",
+        "3.0",
+        "null",
+    ),
+    ({"estimator": "passk"}, "batch_whiten", "true", "false: normalised over the batch, passk"),
+    ({"estimator": "passk", "batch_whiten": False, "group_size": 2}, "passk_k", "4", "the group's 2"),
+    ({"passk_k": 2}, "passk_k", "2", "estimator: passk"),
+    ({"estimator": "otb"}, "batch_whiten", "true", "false"),
+    (
+        {"estimator": "otb", "batch_whiten": False, "proximal_pass": "fused"},
+        "proximal_pass",
+        "'fused'",
+        "auto or separate",
+    ),
+    ({"kl_unbiased": True}, "kl_coefficient", "0.0", "above 0"),
+    ({"kl_unbiased": True, "kl_coefficient": 0.1, "kl_estimator": "k2"}, "kl_estimator", "'k2'", "k3"),
+    ({"kl_bound": 0.0}, "kl_bound", "0.0", "above 0"),
+    ({"entropy_coefficient": -0.1}, "entropy_coefficient", "-0.1", "at least 0"),
+    ({"entropy_target": 0.0}, "entropy_target", "0.0", "above 0"),
+    ({"entropy_step": 0.1}, "entropy_target", "null", "entropy_step=0.1"),
     ({"group_size": 2.5}, "group_size", "2.5", "whole number"),
     ({"use_decoupled_loss": 1}, "use_decoupled_loss", "1", "True, False"),
     ({"recompute_logprob": False}, "recompute_logprob", "false", "use_decoupled_loss: false"),
@@ -137,10 +196,13 @@ def test_the_recipe_is_the_functions_own_defaults():
         "cap": "behavior_cap",
         "floor": "behavior_floor",
     }
+    rejected = {name: f"rejection_{name}" for name in ("level", "cap", "floor")}
     checked = set()
     for function, names in (
         (functional.decoupled_ppo_loss, {}),
         (functional.behavior_weight, named),
+        (functional.rejected_tokens, rejected),
+        (policy_metrics.kl_penalty, {"bound": "kl_bound", "kind": "kl_estimator"}),
         (functional.aggregate_loss, {"mode": "loss_mode"}),
         (functional.loss_denominator, {"mode": "loss_mode"}),
         (advantages.group_advantages, {}),
@@ -152,5 +214,6 @@ def test_the_recipe_is_the_functions_own_defaults():
                 assert parameter.default == RECIPE[key], (function.__name__, name)
                 checked.add(key)
     untied = {"use_decoupled_loss", "recompute_logprob", "proximal_pass", "batch_whiten", "group_size"}
-    untied |= {"kl_coefficient", "without_signal"}
-    assert checked == set(RECIPE) - untied - {"kl_estimator"}
+    untied |= {"kl_coefficient", "without_signal", "kl_unbiased", "off_policy_delta", "overlong_filter"}
+    untied |= {"entropy_coefficient", "entropy_target", "entropy_step"}
+    assert checked == set(RECIPE) - untied

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from utils.policy_metrics import kl_estimate
+from utils.policy_metrics import kl_estimate, kl_penalty
 
 P = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 Q = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
@@ -56,3 +56,31 @@ def test_a_masked_token_far_from_the_reference_does_not_poison_the_gradient(kind
 def test_unknown_estimator_is_refused():
     with pytest.raises(ValueError, match="'k4'; use"):
         kl_estimate(P, Q, "k4")
+
+
+def test_the_penalty_of_k3_stops_at_its_bound():
+    """-2,980 = 1 - e^8 is the gradient of k3 at d = -8, where its value is 2,972; at the bound it pulls no more."""
+    d = torch.tensor([-8.0, -2.0, 0.5, 12.0], requires_grad=True)
+    for bound, wanted in ((None, [-2979.958, -6.389, 0.3935, 1.0]), (10.0, [0.0, -6.389, 0.3935, 0.0])):
+        (gradient,) = torch.autograd.grad(kl_penalty(d, torch.zeros(4), bound=bound).sum(), d)
+        assert gradient.tolist() == pytest.approx(wanted, rel=1e-3)
+    assert kl_penalty(d, torch.zeros(4)).tolist() == pytest.approx([10, 4.389, 0.1065, 10], rel=1e-3)
+    assert kl_penalty(d, torch.zeros(4), "k2")[0] == 32, "k2 pulls in proportion and has no bound"
+
+
+def test_weighted_by_the_ratio_the_penalty_is_unbiased_whoever_drew_the_token():
+    """Tokens drawn from B: value and gradient are those of KL(P || Q); without the ratio neither is."""
+    behavior = torch.tensor([0.3, 0.3, 0.4], dtype=torch.float64)
+    logits = P.log().requires_grad_()
+    p = logits.softmax(-1)
+    (true,) = torch.autograd.grad((p * (p / Q).log()).sum(), logits)
+
+    def drawn(**options):
+        p = logits.softmax(-1)
+        return (behavior * kl_penalty(p.log(), Q.log(), **options)).sum()
+
+    weighted = drawn(behavior_logprobs=behavior.log())
+    assert weighted.item() == pytest.approx(KL.item())
+    torch.testing.assert_close(torch.autograd.grad(weighted, logits)[0], true)
+    plain = torch.autograd.grad(drawn(), logits)[0]
+    assert (plain - true).abs().max() > 0.05

@@ -57,6 +57,9 @@ class VisionEngine(FSDPEngine):
         self._row: dict[str, Any] | None = None  # of the micro-batch that is being computed
         self._num_padding = 0  # tokens behind it, which AReaL cuts off
         self._passed: list[torch.Tensor] = []  # log-probabilities of the forward passes of `learn`
+        self._squares: list[torch.Tensor] | None = (
+            None  # sums of squared probabilities, where they are wanted
+        )
         self._staged: str | None = None  # folder whose files await the next hand-over
 
     def prepare_batch(self, dataloader: Any, workflow: Any) -> list[Group]:
@@ -70,6 +73,17 @@ class VisionEngine(FSDPEngine):
         self.eval()
         values = self.forward_batch(concatenated(batch), aggregate_fn=_concatenate)
         return by_group(values, batch)
+
+    @torch.no_grad()
+    def compute_logp_and_squares(self, batch: list[Group]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """`compute_logp`, and sum_v pi_v^2 of the same distributions `[G, seq]`."""
+        self.eval()
+        data, self._squares = concatenated(batch), []
+        values = self.forward_batch(data, aggregate_fn=_concatenate)
+        lengths = data["attention_mask"].sum(-1).tolist()
+        squares = reorder_and_pad_outputs(self._squares, lengths, self._mb_list, _concatenate)
+        self._squares = None
+        return by_group(values, batch), by_group(squares, batch)
 
     def compute_full_logp(self, group: Group) -> torch.Tensor:
         """As `compute_logp` for one group, over the whole vocabulary: as a server scores tokens that it is given."""
@@ -109,8 +123,12 @@ class VisionEngine(FSDPEngine):
     def _create_device_model(self) -> None:
         super()._create_device_model()
         qwen_vl.adapt(self.model)
-        self._head = ScoringHead(self.model)
+        self._head = self._make_head()
         self._freeze()
+
+    def _make_head(self) -> Any:
+        """What stands in for the output layer, with an attribute `question`."""
+        return ScoringHead(self.model)
 
     def _apply_peft_wrapper(self) -> None:
         super()._apply_peft_wrapper()
@@ -192,17 +210,25 @@ class VisionEngine(FSDPEngine):
             inputs |= {"attention_mask": no_mask, "use_cache": False}
             inputs |= {"shared_prompts": self._row["units"], "logits_to_keep": self._row["predicting"]}
         self._head.question = Question(
-            labels, self.config.temperature, self.forbidden_token_ids, self.config.logprob_block_size
+            labels,
+            self.config.temperature,
+            self.forbidden_token_ids,
+            self.config.logprob_block_size,
+            wants_squares=self._squares is not None,
         )
         return super()._prepare_mb_inputs(mb_item._replace(padded_mb=inputs))
 
     def _compute_logprobs_entropy(self, logits, inputs, ulysses_pad_size=0):
         """`logits` are the output layer's scores; both results are laid out as the loss reads a micro-batch."""
-        logprobs, entropy = logits.unbind(-1)
-        if self._row is not None:
-            logprobs, entropy = results(self._row, logprobs), results(self._row, entropy)
+        logprobs, entropy, *squares = map(self.in_places_of_the_loss, logits.unbind(-1))
+        if squares:
+            self._squares.append(squares[0][: len(logprobs) - self._num_padding])
         self._passed.append(logprobs.detach()[: len(logprobs) - self._num_padding])
         return logprobs, entropy
+
+    def in_places_of_the_loss(self, scores: torch.Tensor) -> torch.Tensor:
+        """What the output layer gave for the micro-batch at hand, `[predictions]`, laid out as the loss reads it."""
+        return scores if self._row is None else results(self._row, scores)
 
     def _compute_logprobs(self, logits, inputs, ulysses_pad_size=0):
         return self._compute_logprobs_entropy(logits, inputs, ulysses_pad_size)[0]

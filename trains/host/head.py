@@ -1,8 +1,8 @@
 """The output layer of a model as part of its loss: it returns log-probabilities and entropies where it is asked to.
 
 AReaL takes whatever a model returns as `logits` and hands it on. Asked for scores, the output layer returns two numbers
-per token in place of a vocabulary of them (utils/logprobs.py). This happens inside of the model's own forward pass,
-because FSDP has the whole weight there.
+per token, or three, in place of a vocabulary of them (utils/logprobs.py). This happens inside of the model's own
+forward pass, because FSDP has the whole weight there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from utils.logprobs import logprobs_and_entropy
+from utils.logprobs import logprobs_and_entropy, squared_probabilities
 
 
 class Question(NamedTuple):
@@ -22,6 +22,7 @@ class Question(NamedTuple):
     temperature: float
     excluded: list[int]
     block_size: int
+    wants_squares: bool = False
 
 
 class ScoringHead:
@@ -45,16 +46,18 @@ class ScoringHead:
         self.question: Question | None = None
 
     def _forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Scores `[batch, tokens, 2]` (log-probability, entropy) if a question is set, else logits."""
+        """Scores `[batch, tokens, 2]` (log-probability, entropy), or 3 with the sum of squared probabilities, if a
+        question is set; else logits.
+        """
         if self.question is None:
             return self._logits(hidden)
-        q = self.question
-        scores = logprobs_and_entropy(
-            hidden.flatten(0, 1),
-            self._layer.weight,
-            q.labels,
-            temperature=q.temperature,
-            excluded=sorted({*q.excluded, *self._suppressed}),
-            block_size=q.block_size,
-        )
+        q, tokens = self.question, hidden.flatten(0, 1)
+        options = {
+            "temperature": q.temperature,
+            "excluded": sorted({*q.excluded, *self._suppressed}),
+            "block_size": q.block_size,
+        }
+        scores = logprobs_and_entropy(tokens, self._layer.weight, q.labels, **options)
+        if q.wants_squares:
+            scores = (*scores, squared_probabilities(tokens, self._layer.weight, **options))
         return torch.stack(scores, dim=-1).unflatten(0, hidden.shape[:2])

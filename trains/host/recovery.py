@@ -18,6 +18,7 @@ from areal.utils.recover import RecoverHandler
 
 from dataset.loader import LeftOut
 from trains.host.rollout import BoundedRollout
+from utils.entropy_control import EntropyCoefficient
 
 SLOTS = ("recover_a", "recover_b")
 
@@ -34,6 +35,10 @@ class Recovery(RecoverHandler):
             super().recover_info_path(config.experiment_name, config.trial_name, config.fileroot)
         )
         self._info = self.link
+        self.critic: Any = None  # saved beside the actor, where there is one
+
+    def _engines(self, slot: str, actor: Any) -> dict[str, Any]:
+        return {slot: actor} | ({} if self.critic is None else {f"{slot}_critic": self.critic})
 
     @property
     def slot(self) -> str | None:
@@ -48,7 +53,7 @@ class Recovery(RecoverHandler):
         """As AReaL's; the earlier checkpoint counts until this one is whole."""
         slot = SLOTS[1] if self.slot == SLOTS[0] else SLOTS[0]
         self._info = self.link.with_name(f"{slot}_info")
-        super().dump({slot: engine}, step_info, *args, **kwargs)
+        super().dump(self._engines(slot, engine), step_info, *args, **kwargs)
         is_dumped = self.last_step_info is step_info
         if is_dumped and (not dist.is_initialized() or dist.get_rank() == 0):
             new = self.link.with_name(".recover_info_new")
@@ -66,7 +71,7 @@ class Recovery(RecoverHandler):
         slot = self.slot
         if slot is None or self.config.mode in ("off", "disabled"):
             return None
-        info = super().load({slot: engine}, *args, **kwargs, inference_engine_update_from=slot)
+        info = super().load(self._engines(slot, engine), *args, **kwargs, inference_engine_update_from=slot)
         if info is None:
             raise RuntimeError(
                 f"{self.link} cannot be continued from: it was written by another number of trainer ranks, or is "
@@ -76,25 +81,31 @@ class Recovery(RecoverHandler):
 
 
 class ResumableData:
-    """The data loader and the rollout client as one object with the state that `Recovery` saves.
+    """The data loader, the rollout client and the entropy coefficient as one object with the state that is saved.
 
     Prompts are stored by their place in the data: their images would be gathered and written at every checkpoint.
     """
 
-    def __init__(self, dataloader: Any, rollout: BoundedRollout):
+    def __init__(
+        self, dataloader: Any, rollout: BoundedRollout, coefficient: EntropyCoefficient | None = None
+    ):
         self.dataloader = dataloader
         self.rollout = rollout
+        self.coefficient = coefficient
 
     def state_dict(self) -> dict[str, Any]:
         state = self.rollout.state_dict()
         places = [row["place"] for row in state["undelivered"]]
-        return {"dataloader": self.dataloader.state_dict(), "buffer": {**state, "undelivered": places}}
+        parts = {"dataloader": self.dataloader.state_dict(), "buffer": {**state, "undelivered": places}}
+        return parts if self.coefficient is None else {**parts, "entropy": self.coefficient.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.dataloader.load_state_dict(state["dataloader"])
         rows = [self.dataloader.dataset[tuple(place)] for place in state["buffer"]["undelivered"]]
         readable = [row for row in rows if not isinstance(row, LeftOut)]
         self.rollout.load_state_dict({**state["buffer"], "undelivered": readable})
+        if self.coefficient is not None and "entropy" in state:
+            self.coefficient.state = tuple(state["entropy"])
 
 
 def resume(
@@ -117,7 +128,7 @@ def resume(
         saver,
         evaluator,
         stats_logger,
-        ResumableData(dataloader, rollout),
+        ResumableData(dataloader, rollout, actor.entropy_coefficient),
         inference_engine=rollout,
         weight_update_meta=weight_meta,
     )
@@ -125,7 +136,8 @@ def resume(
         return 0
     step = info.last_step_info.global_step + 1
     rollout.recover(step)
-    scheduler = actor.lr_scheduler  # AReaL saves the optimizer without it
-    scheduler.last_epoch = step - 1
-    scheduler.step()
+    for engine in filter(None, (actor, getattr(recovery, "critic", None))):
+        scheduler = engine.lr_scheduler  # AReaL saves the optimizer without it
+        scheduler.last_epoch = step - 1
+        scheduler.step()
     return step
