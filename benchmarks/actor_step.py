@@ -4,11 +4,11 @@
     python benchmarks/actor_step.py --size 4b --attn flash_attention_2 --tokens 6144 --steps 3     # one GPU
 
 The actor is the one of training (`trains.actor.VisionActor` on AReaL's FSDP engine, one rank), the batch is synthetic:
-groups of prompts with one image each. One step is what an iteration does on a trainer rank: proximal log-probabilities,
-advantages, update. Memory is what torch's allocators handed out: `max_memory_allocated` on a GPU; on a CPU the
-allocation events of torch's profiler, summed in order of time. Both leave out what is not tensors (CUDA context, NCCL,
-Python). Share of peak: model FLOPs of the step (utils/doctor/memory_model.py) over the rate of a large bf16 matrix
-product measured in the same process.
+groups of prompts with one image each. One step is what an iteration does on a trainer rank: advantages and the update,
+which computes the prompt of a group once and has the proximal log-probabilities out of its own forward pass. Memory is
+what torch's allocators handed out: `max_memory_allocated` on a GPU; on a CPU the allocation events of torch's profiler,
+summed in order of time. Both leave out what is not tensors (CUDA context, NCCL, Python). Share of peak: model FLOPs of
+the step (utils/doctor/memory_model.py) over the rate of a large bf16 matrix product measured in the same process.
 """
 
 from __future__ import annotations
@@ -185,9 +185,12 @@ def make_batch(checkpoint: Path, workload: Workload, seed: int = 0) -> list[dict
 
 
 def one_step(actor: Any, batch: list[dict[str, Any]]) -> dict[str, float]:
-    """Proximal log-probabilities, advantages, update: what a trainer rank computes in one iteration."""
-    for group, logprobs in zip(batch, actor.compute_logp(batch), strict=True):
-        group["proximal_logprobs"] = logprobs
+    """What a trainer rank computes in one iteration: advantages, update, and before it the proximal log-probabilities
+    where the update's own forward pass does not give them.
+    """
+    if actor.needs_proximal_pass:
+        for group, logprobs in zip(batch, actor.compute_logp(batch), strict=True):
+            group["proximal_logprobs"] = logprobs
     actor.compute_advantages(batch)
     return actor.ppo_update(batch)
 
@@ -288,13 +291,17 @@ def measure(
         measured = held + peak_cpu_bytes(one_step, actor, batch)[0]
     lines = estimate(checkpoint, workload, attn=attn, dtype=dtype, checkpointing=checkpointing)
     model = Architecture.from_config(json.loads((checkpoint / "config.json").read_text()))
-    flops = memory_model.step_flops(
-        model,
-        workload.num_tokens,
-        workload.num_prompts * workload.group_size * workload.image_tokens,
-        workload.sequence_tokens,
+    step = memory_model.Step(
+        prompts=workload.num_prompts,
+        group=workload.group_size,
+        prompt_tokens=workload.sequence_tokens - workload.answer_tokens,
+        image_tokens=workload.image_tokens,
+        answer_tokens=workload.answer_tokens,
+        tokens_per_mb=workload.max_tokens_per_mb,
         checkpointing=checkpointing,
+        separate_proximal=actor.needs_proximal_pass,
     )
+    flops = memory_model.step_flops(model, step)
     best = min(seconds)
     result = {
         "workload": asdict(workload),

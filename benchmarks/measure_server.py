@@ -26,7 +26,7 @@ NUM_LENGTHS = 512  # answers sampled for the distribution of lengths
 
 
 def measure_server(checkpoint: str, config: Any, output: Path) -> dict[str, Any]:
-    """Parameters `decode_seconds`, `prefill_seconds` and `measured_tokens` of `benchmarks.pipeline_parameters`.
+    """Parameters `decode_seconds`, `prefill_seconds` and `measured_tokens` of `utils.doctor.pipeline_parameters`.
 
     `config` is the checked configuration of the job (`trains.config.Config`).
     """

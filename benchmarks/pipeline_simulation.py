@@ -1,4 +1,4 @@
-"""What asynchrony buys, from the model of the pipeline in `pipeline_model.py`.
+"""What asynchrony buys, from the model of the pipeline in utils/doctor/pipeline_model.py.
 
     python -m benchmarks.pipeline_simulation                                   # 8 GPUs, estimated times
     python -m benchmarks.pipeline_simulation benchmarks/pipeline_8gpu.json --plots docs/figures
@@ -17,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.pipeline_model import Result, simulate
-from benchmarks.pipeline_parameters import Parameters, Scenario, load
+from utils.doctor.pipeline_model import Result, simulate
+from utils.doctor.pipeline_parameters import Parameters, Scenario, load
 
 DEFAULT_FILE = Path(__file__).with_name("pipeline_8gpu.json")
 ETAS = (0, 1, 2, 3, 4, 6, 8)

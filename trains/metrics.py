@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -36,6 +37,7 @@ def batch_metrics(actor: VisionActor, batch: list[Group], version: int) -> dict[
         "num_rollouts": len(rollouts),
         "num_tokens": num_tokens,
         "num_sequence_tokens": sum(facts["num_sequence_tokens"] for facts in groups),
+        "length_histogram": _histogram(rollout["length"] for rollout in rollouts),
         "num_interruptions": sum(facts["num_interruptions"] for facts in groups),
         "gap_mean": sum(gap * count for gap, count in gaps.items()) / max(num_tokens, 1),
         "gap_max": max(gaps, default=0),
@@ -50,6 +52,16 @@ def batch_metrics(actor: VisionActor, batch: list[Group], version: int) -> dict[
             members[rollout[key]].append(rollout)
         metrics[f"by_{key}"] = {value: _means(part) for value, part in sorted(members.items())}
     return metrics
+
+
+def _histogram(lengths: Iterable[int]) -> dict[str, int]:
+    """Counts by length, rounded to the nearest quarter of a power of two.
+
+    >>> _histogram([0, 1, 5, 60, 64])
+    {'0': 1, '1': 1, '5': 1, '64': 2}
+    """
+    counts = Counter(round(2 ** (round(4 * math.log2(length)) / 4)) if length else 0 for length in lengths)
+    return {str(length): counts[length] for length in sorted(counts)}
 
 
 def _facts(group: Group, version: int) -> dict[str, Any]:

@@ -27,6 +27,8 @@ STEP = {
     "num_rollouts": "Rollouts consumed.",
     "num_tokens": "Generated tokens consumed: the tokens that are trained on.",
     "num_sequence_tokens": "Prompt and generated tokens that the trainer read.",
+    "length_histogram/*": "Rollouts by generated tokens, rounded to a quarter of a power of two; "
+    "`python -m utils.doctor --lengths RUN` divides the GPUs by it.",
     "num_interruptions": "Times a weight update cut an answer of the batch in two.",
     "gap_mean": "Mean version gap of the tokens trained on: trainer version minus version that generated the token.",
     "gap_max": "Largest version gap; never above rollout.max_head_offpolicyness.",

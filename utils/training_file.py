@@ -23,7 +23,7 @@ def read_sections(path: str | Path, names: Sequence[str]) -> dict[str, Any]:
         raise ValueError(f"{path}: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path}: wanted a configuration such as configs/base.yaml")
-    bases = [name for name in config.get("defaults", []) if name != "_self_"]
+    bases = [name.partition("@")[0] for name in config.get("defaults", []) if name != "_self_"]
     merged: dict[str, Any] = {}
     for part in [*(read_sections(path.parent / f"{name}.yaml", names) for name in bases), config]:
         for name in names:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import pipeline_simulation
-from benchmarks.pipeline_model import Group, Server, simulate
-from benchmarks.pipeline_parameters import Parameters, load
+from utils.doctor.pipeline_model import Group, Server, simulate
+from utils.doctor.pipeline_parameters import Parameters, load
 
 # 2 groups of 2 requests of 10 tokens at 0.1 s a token, however many run: rollout 1 s, reward 0.25 s,
 # training 2 s, exchange 0.5 s.

@@ -79,6 +79,7 @@ def _rehearse(argv: list[str], ranks: tuple[int, int], page: Page) -> None:
 
     processor, _ = load_hf_processor_and_tokenizer(str(start))
     page.facts["data"], problems = data.examine(rehearsed, processor)
+    page.facts["lengths"] = data.lengths(page.facts["data"], is_bytes=is_built_in)
     page.problems += problems
     if problems:
         return

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from dataset.mixture import as_mixture
 from dataset.prompts import PromptConfig
 from dataset.shards import open_rows
 from reward.tools.audit import audit
+from trains.rehearsal.answers import reference_completion
 from utils.sample import Sample
 
 NUM_MEASURED = 200  # rows whose prompt is tokenised for the report
@@ -24,7 +27,7 @@ MAX_SHOWN = 5
 def examine(config: Any, processor: Any) -> tuple[list[dict[str, Any]], list[str]]:
     """(a record for each part of the training and held-out data, what is wrong with them).
 
-    A record: {"path", "for", "rows", "kept", "too_long", "unusable", "reasons", "lengths", "max_length", "sources"}.
+    A record: {"path", "for", "rows", "kept", "too_long", "unusable", "reasons", "lengths", "max_length", "weight"}.
     """
     data, records, problems = config.train_dataset, [], []
     parts = [("training", part, data.max_length) for part in as_mixture(data.mixture or data.path)]
@@ -52,6 +55,7 @@ def examine(config: Any, processor: Any) -> tuple[list[dict[str, Any]], list[str
                 "unusable": len(check.bad),
                 "reasons": [str(row) for row in list(check.bad.values())[:MAX_SHOWN]],
                 "max_length": max_length,
+                "weight": part.weight,
             }
             records.append(record)
             if len(check.bad) > data.max_bad_share * len(reader):
@@ -94,13 +98,46 @@ def audit_rewards(config: Any) -> tuple[list[dict[str, Any]], list[str]]:
     return records, problems
 
 
+def lengths(records: list[dict[str, Any]], *, is_bytes: bool) -> dict[str, Any] | None:
+    """Over all parts of the training data, by weight: mean tokens of a prompt, references of rows that do not think by
+    their tokens, share of rows that think; None where nothing was measured. `is_bytes`: the tokens are bytes.
+    """
+    parts = [part for part in records if part["for"] == "training" and "lengths" in part]
+    if not parts:
+        return None
+    total = sum(part["weight"] for part in parts)
+    means = {
+        name: sum(part["weight"] * part["lengths"][key] for part in parts) / total
+        for name, key in (("prompt_mean", "mean"), ("thinking_share", "thinking_share"))
+    }
+    references = sum((Counter(part["lengths"]["references"]) for part in parts), Counter())
+    return {**means, "references": dict(sorted(references.items())), "is_bytes": is_bytes}
+
+
 def _lengths(reader: Any, kept: np.ndarray, processor: Any, prompts: PromptConfig, max_pixels: int | None):
-    """Prompt tokens of some rows: {"median", "longest", "measured"}."""
+    """Tokens of some rows: of prompts {"median", "mean", "longest", "measured"}, of the references where the model is
+    not asked to think {"references": rows by tokens}, and {"thinking_share"} of rows where it is.
+    """
     rows = [int(row) for row in kept]
     chosen = rows if len(rows) <= NUM_MEASURED else random.Random(0).sample(rows, NUM_MEASURED)
-    lengths = []
+    lengths: list[int] = []
+    references: Counter[int] = Counter()
+    thinking = 0
     for position in chosen:
         sample = Sample.from_row(reader.read(position))
         sizes = [checked_size(image, sample.id) for image in sample.images]
         lengths.append(prompt_length(processor, sample, sizes, prompts=prompts, max_pixels=max_pixels))
-    return {"median": int(np.median(lengths)), "longest": max(lengths), "measured": len(lengths)}
+        if sample.prompt_type == "think":
+            thinking += 1
+            continue
+        with contextlib.suppress(ValueError):  # a reference that cannot be written out; the audit names it
+            text = reference_completion(sample)
+            references[len(processor.tokenizer(text, add_special_tokens=False)["input_ids"]) + 1] += 1
+    return {
+        "median": int(np.median(lengths)),
+        "mean": float(np.mean(lengths)),
+        "longest": max(lengths),
+        "measured": len(lengths),
+        "references": dict(references),
+        "thinking_share": thinking / len(lengths),
+    }

@@ -8,6 +8,7 @@ Nothing is loaded: sizes come from the checkpoint's `config.json`. Bytes are exa
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from utils.doctor.model_sizes import Architecture
@@ -198,43 +199,77 @@ def forward_flops(model: Architecture, tokens: float, image_tokens: float, seque
     return text + attention + vision
 
 
-def step_flops(
-    model: Architecture, tokens: float, image_tokens: float, sequence: float, *, checkpointing: bool
-) -> float:
-    """Work of one iteration on the trainer: proximal forward (1), forward and backward (3), recomputation (1)."""
-    return (5 if checkpointing else 4) * forward_flops(model, tokens, image_tokens, sequence)
+@dataclass(frozen=True)
+class Step:
+    """What a step consists of; lengths in tokens, means."""
+
+    prompts: int
+    group: int  # rollouts of each
+    prompt_tokens: float
+    image_tokens: float  # among them
+    answer_tokens: float
+    share_prompts: bool = True
+    tokens_per_mb: int | None = None  # groups of more are cut into parts that repeat the prompt; None: never
+    checkpointing: bool = True
+    separate_proximal: bool = False
+
+    @property
+    def passes(self) -> int:
+        """Forward passes that a token costs: forward and backward (3), recomputation, a proximal pass."""
+        return 3 + int(self.checkpointing) + int(self.separate_proximal)
+
+    @property
+    def rollouts(self) -> int:
+        return self.prompts * self.group
+
+    @property
+    def computed_prompts(self) -> int:
+        """Prompts that the trainer computes, each with its images."""
+        if not self.share_prompts:
+            return self.rollouts
+        answers = self.group * self.answer_tokens
+        room = max((self.tokens_per_mb or float("inf")) - self.prompt_tokens, 1)
+        return self.prompts * max(math.ceil(answers / room), 1)
+
+    @property
+    def computed_tokens(self) -> float:
+        return self.rollouts * self.answer_tokens + self.computed_prompts * self.prompt_tokens
+
+
+def step_flops(model: Architecture, step: Step) -> float:
+    """Work of one iteration on the trainer."""
+    sequence, images = step.prompt_tokens + step.answer_tokens, step.computed_prompts * step.image_tokens
+    return step.passes * forward_flops(model, step.computed_tokens, images, sequence)
 
 
 def step_seconds(
     model: Architecture,
+    step: Step,
     *,
-    num_rollouts: int,
-    prompt_tokens: float,
-    answer_tokens: float,
-    image_tokens: float,
     train_ranks: int,
     servers: int,
     running: int,
-    checkpointing: bool,
     speed: Speed,
     offloaded_bytes: float = 0.0,
-    tokens_per_mb: int = 1,
 ) -> dict[str, float]:
     """Seconds per iteration of the trainer and of the servers; asynchronous training takes about the larger one.
 
     Trainer: FLOPs over the share of the rate. Servers: a decoding step reads the weights and the keys and values of
-    all running requests once from memory, prefill is counted by its FLOPs; prompts of a group are prefilled each.
-    Offloaded parameters travel to the GPU three times per micro-batch: two forward passes and one backward.
+    all running requests once from memory; prefill is counted by its FLOPs, once for the requests of a prompt, which one
+    server gets. Offloaded parameters travel to the GPU for every pass of a micro-batch: forward, backward, proximal.
     """
-    sequence = prompt_tokens + answer_tokens
-    tokens = num_rollouts * sequence
-    flops = step_flops(model, tokens, num_rollouts * image_tokens, sequence, checkpointing=checkpointing)
-    train = flops / (train_ranks * speed.flops * speed.train_share)
-    train += 3 * offloaded_bytes / HOST_LINK * -(-tokens // (train_ranks * tokens_per_mb))
-    running = min(running, -(-num_rollouts // servers))
-    read = model.parameters * 2 + running * model.kv_bytes_per_token * (prompt_tokens + answer_tokens / 2)
-    steps = answer_tokens * num_rollouts / (servers * running)
+    train = step_flops(model, step) / (train_ranks * speed.flops * speed.train_share)
+    journeys = 2 + int(step.separate_proximal)
+    tokens_per_mb = step.tokens_per_mb or 1
+    train += (
+        journeys * offloaded_bytes / HOST_LINK * -(-step.computed_tokens // (train_ranks * tokens_per_mb))
+    )
+    running = min(running, -(-step.rollouts // servers))
+    context = step.prompt_tokens + step.answer_tokens / 2
+    read = model.parameters * 2 + running * model.kv_bytes_per_token * context
+    steps = step.answer_tokens * step.rollouts / (servers * running)
     decode = steps * read / (speed.bandwidth * speed.decode_share)
-    prefill = forward_flops(model, num_rollouts * prompt_tokens, num_rollouts * image_tokens, prompt_tokens)
+    prompts, images = step.prompts * step.prompt_tokens, step.prompts * step.image_tokens
+    prefill = forward_flops(model, prompts, images, step.prompt_tokens)
     prefill /= servers * speed.flops * speed.train_share
     return {"trainer": train, "decode": decode, "prefill": prefill, "servers": decode + prefill}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from llavaonevision1_5.shards import read_json
 from utils.doctor import known_models, memory_model
+from utils.doctor.lengths import Lengths
 from utils.doctor.machine import Machine
 from utils.doctor.model_sizes import Architecture
 
@@ -28,6 +30,7 @@ class Plan:
     gpu_name: str  # "" without a GPU
     gpu_memory_bytes: float
     speed_name: str
+    speed: memory_model.Speed
     server_gpus: int
     train_gpus: int
     num_gpus: int  # in the cluster, as configured
@@ -41,6 +44,10 @@ class Plan:
     kv_capacity: int
     seconds: dict[str, float]
     load_bytes: float  # AReaL reads a vision model whole, in the master dtype, before it is shared out
+    trainer_lines: Callable[
+        [int, int], list[memory_model.Line]
+    ]  # for other numbers of ranks and prompts a step
+    lengths: Lengths | None  # measured
 
     @property
     def shared_bytes(self) -> float:
@@ -48,9 +55,15 @@ class Plan:
 
 
 def make_plan(
-    config: Any, here: Machine, *, gpu_memory_bytes: float | None = None, answer_tokens: int | None = None
+    config: Any,
+    here: Machine,
+    *,
+    gpu_memory_bytes: float | None = None,
+    answer_tokens: int | None = None,
+    lengths: Lengths | None = None,
 ) -> Plan:
-    """Without a checkpoint the plan is that of the published model whose name `actor.path` holds.
+    """`lengths`: measured ones, in place of an assumption of the mean answer. Without a checkpoint the plan is that of
+    the published model whose name `actor.path` holds.
 
     Raises ValueError or KeyError when the checkpoint's config.json describes no model that is known here, LookupError
     when there is neither a checkpoint nor such a name.
@@ -91,9 +104,17 @@ def make_plan(
         request_tokens=longest,
         dtype=config.sglang.dtype,
     )
-    prompt_tokens = min(TYPICAL_PROMPT_TOKENS, max_length)
-    answer_tokens = answer_tokens or max(sampling.max_new_tokens // 4, 1)
+    prompt_tokens = min(round(lengths.prompt) if lengths else TYPICAL_PROMPT_TOKENS, max_length)
+    assumed_answer = round(lengths.mean) if lengths else sampling.max_new_tokens // 4
+    answer_tokens = answer_tokens or max(assumed_answer, 1)
     speed_name, speed = _speed(name)
+
+    def trainer_lines(ranks: int, prompts: int) -> list[memory_model.Line]:
+        run = replace(training, ranks=ranks, prompt_image_tokens=prompts * image_tokens)
+        context = 0 if is_cpu else memory_model.CUDA_CONTEXT_BYTES
+        allowance = memory_model.Line("CUDA context", context, "an allowance, with NCCL's buffers")
+        return [*memory_model.trainer_lines(model, run), allowance]
+
     return Plan(
         config=config,
         here=here,
@@ -103,6 +124,7 @@ def make_plan(
         gpu_name=name,
         gpu_memory_bytes=memory,
         speed_name=speed_name,
+        speed=speed,
         server_gpus=generation.world_size,
         train_gpus=train.world_size,
         num_gpus=num_gpus,
@@ -113,32 +135,40 @@ def make_plan(
         answer_tokens=answer_tokens,
         num_rollouts=num_rollouts,
         roles={
-            "trainer": [
-                *memory_model.trainer_lines(model, training),
-                memory_model.Line(
-                    "CUDA context",
-                    0 if is_cpu else memory_model.CUDA_CONTEXT_BYTES,
-                    "an allowance, with NCCL's buffers",
-                ),
-            ],
+            "trainer": trainer_lines(train.dp_size, data.batch_size),
             "server": memory_model.server_lines(model, serving),
         },
         kv_capacity=memory_model.kv_capacity(model, serving),
         seconds=memory_model.step_seconds(
             model,
-            num_rollouts=num_rollouts,
-            prompt_tokens=prompt_tokens,
-            answer_tokens=answer_tokens,
-            image_tokens=min(image_tokens, prompt_tokens),
+            step_of(config, prompt_tokens, answer_tokens, min(image_tokens, prompt_tokens)),
             train_ranks=train.dp_size,
             servers=generation.dp_size,
             running=serving.max_running,
-            checkpointing=training.checkpointing,
             speed=speed,
             offloaded_bytes=loaded if training.offload else 0.0,
-            tokens_per_mb=training.tokens,
         ),
         load_bytes=0.0 if config.actor.fsdp.memory_efficient_load else loaded,
+        trainer_lines=trainer_lines,
+        lengths=lengths,
+    )
+
+
+def step_of(
+    config: Any, prompt_tokens: float, answer_tokens: float, image_tokens: float
+) -> memory_model.Step:
+    """A step of this configuration with prompts and answers of these mean lengths."""
+    is_fused = config.loss.proximal_pass != "separate" and config.actor.num_minibatches == 1
+    return memory_model.Step(
+        prompts=config.train_dataset.batch_size,
+        group=config.gconfig.n_samples,
+        prompt_tokens=prompt_tokens,
+        image_tokens=image_tokens,
+        answer_tokens=answer_tokens,
+        share_prompts=config.actor.share_prompts,
+        tokens_per_mb=config.actor.mb_spec.max_tokens_per_mb,
+        checkpointing=config.actor.gradient_checkpointing,
+        separate_proximal=not is_fused,
     )
 
 

@@ -3,21 +3,24 @@
     python -m utils.doctor --config configs/llavaov15-8b_stage1_grpo.yaml [key=value ...]
         [--gpu-memory GIB]      plan for GPUs of this size instead of those found here
         [--answer-tokens N]     mean answer that the time estimate assumes
+        [--lengths PATH]        measured lengths of prompts and answers: the folder of a run or of a rehearsal
 
 Prints problems (exit status 1), what is missing (3, where that is all), remarks, the memory of every role with its
-formula, and the time of a step. A checkpoint that is not there yet is planned by the model that its path names. Nothing
-is started or written. What is checked: docs/gpu.md.
+formula, the time of a step, and how many of the GPUs should serve and how many train. A checkpoint that is not there
+yet is planned by the model that its path names. Nothing is started or written. What is checked: docs/gpu.md.
 """
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from utils.command_line import Parser
 from utils.doctor import checks as doctor_checks
-from utils.doctor import machine, memory_model
+from utils.doctor import lengths as length_files
+from utils.doctor import machine, memory_model, split
 from utils.doctor.plan import Plan, make_plan
 
 GIB = memory_model.GIB
@@ -44,6 +47,7 @@ def examine(
     *,
     gpu_memory_bytes: float | None = None,
     answer_tokens: int | None = None,
+    lengths: Path | None = None,
     is_login_node: bool = False,
 ) -> Diagnosis:
     """All findings about `["--config", FILE, "key=value", ...]` on the machine `here` (default: this one).
@@ -70,16 +74,10 @@ def examine(
     here = here or machine.look(config.cluster.fileroot)
     if is_login_node:
         here = replace(here, gpus=())
-    try:
-        plan = make_plan(config, here, gpu_memory_bytes=gpu_memory_bytes, answer_tokens=answer_tokens)
-    except KeyError as error:
-        diagnosis.problems.append(f"actor.path={config.actor.path!r}: config.json does not give {error}")
-        return diagnosis
-    except LookupError as error:
-        diagnosis.remarks.append(str(error))
-        return diagnosis
-    except ValueError as error:
-        diagnosis.problems.append(f"actor.path={config.actor.path!r}: config.json: {error}")
+    plan = _plan(
+        config, here, diagnosis, lengths, gpu_memory_bytes=gpu_memory_bytes, answer_tokens=answer_tokens
+    )
+    if plan is None:
         return diagnosis
     diagnosis.plan = plan
     for check in doctor_checks.CHECKS:
@@ -90,8 +88,33 @@ def examine(
     return diagnosis
 
 
-def report(diagnosis: Diagnosis) -> str:
-    """The findings and the tables, as text."""
+def _plan(
+    config: Any,
+    here: machine.Machine,
+    diagnosis: Diagnosis,
+    lengths: Path | None,
+    **options: Any,
+) -> Plan | None:
+    """The plan; None with the reason in `diagnosis`."""
+    try:
+        longest = config.gconfig.max_new_tokens
+        measured = None if lengths is None else length_files.read(lengths, longest=longest)
+    except ValueError as error:
+        diagnosis.problems.append(str(error))
+        return None
+    try:
+        return make_plan(config, here, lengths=measured, **options)
+    except KeyError as error:
+        diagnosis.problems.append(f"actor.path={config.actor.path!r}: config.json does not give {error}")
+    except LookupError as error:
+        diagnosis.remarks.append(str(error))
+    except ValueError as error:
+        diagnosis.problems.append(f"actor.path={config.actor.path!r}: config.json: {error}")
+    return None
+
+
+def report(diagnosis: Diagnosis, *, with_splits: bool = False) -> str:
+    """The findings and the tables, as text; those of the splits take seconds to compute."""
     parts = []
     if diagnosis.plan is not None:
         if diagnosis.plan.assumed_model:
@@ -99,6 +122,7 @@ def report(diagnosis: Diagnosis) -> str:
         parts.append(memory_table(diagnosis.plan))
         if not diagnosis.plan.is_cpu:
             parts.append(time_table(diagnosis.plan))
+            parts += split_tables(diagnosis.plan) if with_splits else []
     parts += [f"remark: {text}" for text in diagnosis.remarks]
     parts += [f"MISSING: {text}" for text in diagnosis.missing]
     parts += [f"PROBLEM: {text}" for text in diagnosis.problems]
@@ -144,6 +168,22 @@ def time_table(plan: Plan) -> str:
     )
 
 
+def split_tables(plan: Plan) -> list[str]:
+    """How to divide the GPUs of one node, for measured lengths, else for two assumed kinds of answer; none where there
+    is nothing to divide.
+    """
+    if plan.config.cluster.n_nodes > 1 or plan.is_shared or plan.server_gpus + plan.train_gpus < 3:
+        return []
+    if plan.lengths is not None:
+        return [split.table(plan, plan.lengths)]
+    options = {"prompt": split.ASSUMED_PROMPT, "longest": plan.config.gconfig.max_new_tokens}
+    kinds = (("answers without thinking", length_files.SHORT), ("thinking", length_files.THINKING))
+    return [
+        split.table(plan, length_files.assumed(f"{what} (assumed; --lengths RUN measures)", shape, **options))
+        for what, shape in kinds
+    ]
+
+
 def describe(argv: list[str]) -> tuple[str, int]:
     """What `--dry-run` of the launchers prints beside the processes, and the exit status: 2, as for every refusal of
     theirs, 3 or 0.
@@ -169,11 +209,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--config", required=True)
     parser.add_argument("--gpu-memory", type=float, metavar="GIB")
     parser.add_argument("--answer-tokens", type=int, metavar="N")
+    parser.add_argument("--lengths", type=Path, metavar="PATH")
     known, overrides = parser.parse_known_args(argv)
     arguments = ["--config", known.config, *overrides]
-    options: dict[str, Any] = {"answer_tokens": known.answer_tokens}
+    options: dict[str, Any] = {"answer_tokens": known.answer_tokens, "lengths": known.lengths}
     if known.gpu_memory is not None:
         options["gpu_memory_bytes"] = known.gpu_memory * GIB
     diagnosis = examine(arguments, **options)
-    print(report(diagnosis))
+    print(report(diagnosis, with_splits=True))
     return diagnosis.status

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -143,7 +144,18 @@ def test_flops_of_a_step():
     model = Architecture.from_config(EIGHT)
     weights = model.layers * model.layer_parameters + model.embedding_parameters
     assert m.forward_flops(model, 1000, 0, 0) == pytest.approx(2 * 1000 * weights)
-    assert m.step_flops(model, 1000, 0, 500, checkpointing=True) == 5 * m.forward_flops(model, 1000, 0, 500)
+    # 2 prompts of 100 tokens, 80 of them image, 4 answers of 25 each: 2 x 100 + 8 x 25 tokens, 2 images
+    step = m.Step(prompts=2, group=4, prompt_tokens=100, image_tokens=80, answer_tokens=25)
+    once = m.forward_flops(model, 400, 160, 125)
+    assert m.step_flops(model, step) == 4 * once
+    assert m.step_flops(model, replace(step, separate_proximal=True)) == 5 * once
+    assert m.step_flops(model, replace(step, checkpointing=False)) == 3 * once
+    apart = m.forward_flops(model, 1000, 640, 125)  # each of 8 rollouts with its prompt
+    assert m.step_flops(model, replace(step, share_prompts=False)) == 4 * apart
+    cut = m.forward_flops(
+        model, 600, 320, 125
+    )  # 100 tokens of answers, of which 50 fit behind the prompt: two parts
+    assert m.step_flops(model, replace(step, tokens_per_mb=150)) == 4 * cut
     longer = m.forward_flops(model, 1000, 0, 2000) - m.forward_flops(model, 1000, 0, 1000)
     assert longer == pytest.approx(2 * 1000 * 36 * 4096 * 1000), "causal attention: 4 T S d / 2 a layer"
 

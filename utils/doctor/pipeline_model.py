@@ -3,13 +3,15 @@
 What is modelled, and how:
 
 - A server decodes up to `max_running_requests` requests together. One token of each of b running requests
-  takes `decode_seconds(b)`, interpolated between measured points; a request's prefill stalls its server.
+  takes `decode_seconds(b)`, interpolated between measured points; a request's prefill stalls its server. The first of
+  a group there pays for the prompt, the others `shared_prefill_seconds`; an exchange makes the server forget.
 - A group is `group_size` requests of one prompt; the client prepares one group after another. It is ready
   `reward_seconds` after its last response.
 - Groups are submitted while (in flight + ready + consumed) < (eta + version + 1) * groups_per_step, the
   executor's capacity rule, and at most `max_concurrent_groups` are in flight.
-- The trainer takes the oldest `groups_per_step` ready groups, trains, then exchanges weights. A ready group
-  with any token generated more than eta versions before the moment of consumption is evicted.
+- The trainer takes the oldest `groups_per_step` ready groups, trains, then exchanges weights. It computes every
+  token of a response, and a prompt once for each response or (`share_prompts`) for each part of a group. A ready
+  group with any token generated more than eta versions before the moment of consumption is evicted.
 - Decoding stands still during the exchange; interrupted requests then go on after a prefill of their own.
 
 Everything random (lengths, speed of a request, dropped groups) comes from one seed and is drawn per group
@@ -24,16 +26,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from benchmarks.pipeline_parameters import Parameters
+from utils.doctor.pipeline_parameters import Parameters
 
 
-@dataclass
+@dataclass(eq=False)  # two groups are never the same
 class Group:
     """One prompt's requests; `oldest_version` is that of its first generated token."""
 
     work: list[float]  # tokens of each response, stretched by the request's speed
     num_tokens: int
     dropped: bool
+    num_trained: int = 0  # tokens that the trainer computes, prompts included
+    num_parts: int = 1  # times that it computes the prompt
     oldest_version: int | None = None
     unfinished: int = 0
 
@@ -71,6 +75,7 @@ class Server:
         self.running: list[tuple[float, int, Group]] = []  # heap by the progress at which each is done
         self.queue: deque[tuple[float, Group]] = deque()
         self.order = itertools.count()
+        self.known: set[Group] = set()  # groups whose prompt is in the cache
 
     def __len__(self) -> int:
         return len(self.running) + len(self.queue)
@@ -79,9 +84,15 @@ class Server:
         while self.queue and len(self.running) < self.p.max_running_requests:
             work, group = self.queue.popleft()
             heapq.heappush(self.running, (self.progress + work, next(self.order), group))
-            self.stall += self.p.prefill_seconds
+            self.stall += self.prefill(group)
             if group.oldest_version is None:
                 group.oldest_version = version
+
+    def prefill(self, group: Group) -> float:
+        shared = self.p.shared_prefill_seconds
+        is_known = group in self.known
+        self.known.add(group)
+        return self.p.prefill_seconds if shared is None or not is_known else shared
 
     def seconds_to_next(self, slowdown: float) -> float:
         if not self.running:
@@ -103,7 +114,8 @@ class Server:
 
     def interrupt(self) -> None:
         """Running requests keep their tokens; their caches are gone, so each is prefilled again."""
-        self.stall += len(self.running) * self.p.prefill_seconds
+        self.known.clear()
+        self.stall += sum(self.prefill(group) for _, _, group in self.running)
 
 
 class Pipeline:
@@ -121,6 +133,7 @@ class Pipeline:
         self.order = itertools.count()
         self.seconds: Counter = Counter()  # spent waiting, training, syncing, with a server idle
         self.tokens = 0
+        self.turn = itertools.cycle(self.servers)
 
     def run(self) -> Result:
         self.submit()
@@ -185,8 +198,9 @@ class Pipeline:
     def send_prepared(self) -> None:
         while self.preparing and self.preparing[0][0] <= self.now:
             group = self.preparing.popleft()[1]
+            own = next(self.turn)
             for work in group.work:
-                server = min(self.servers, key=len)
+                server = own if self.p.has_affinity else min(self.servers, key=len)
                 server.queue.append((work, group))
                 if self.phase != "syncing":
                     server.admit(self.version)
@@ -200,7 +214,18 @@ class Pipeline:
         lengths = np.clip(np.rint(lengths), 1, p.max_tokens)
         speed = np.exp(p.latency_sigma * self.random.standard_normal(size))
         dropped = bool(self.random.random() < p.drop_share)
-        return Group((lengths * speed).tolist(), int(lengths.sum()), dropped, unfinished=size)
+        total = int(lengths.sum())
+        parts = self.num_parts(total)
+        trained = total + parts * p.prompt_tokens
+        return Group((lengths * speed).tolist(), total, dropped, trained, parts, unfinished=size)
+
+    def num_parts(self, tokens: int) -> int:
+        """Times that the trainer computes the prompt of a group whose responses have so many tokens."""
+        p = self.p
+        if not p.share_prompts:
+            return p.group_size
+        room = max(p.tokens_per_mb - p.prompt_tokens, 1)
+        return -(-tokens // room) if p.tokens_per_mb else 1
 
     def finish_response(self, group: Group) -> None:
         group.unfinished -= 1
@@ -229,8 +254,9 @@ class Pipeline:
         r.consumption_times.append(self.now)
         tokens = sum(g.num_tokens for g in batch)
         self.tokens += tokens * (self.version >= p.warmup_steps)
-        trained = tokens + p.prompt_tokens * p.group_size * len(batch)
-        seconds = p.train_fixed_seconds + p.train_seconds_per_token * trained / p.num_trainers
+        work = p.train_seconds_per_token * sum(g.num_trained for g in batch)
+        work += p.train_seconds_per_prompt * sum(g.num_parts for g in batch)
+        seconds = p.train_fixed_seconds + work / p.num_trainers
         self.phase, self.phase_left = "training", seconds
         return True
 

@@ -32,10 +32,21 @@ class Parameters:
     sigma_tokens: float
     max_tokens: int
     prompt_tokens: int = 0
+    share_prompts: bool = (
+        False  # the trainer computes a prompt once for its group, not once for each response
+    )
+    tokens_per_mb: int = 0  # groups of more tokens are cut into parts that repeat the prompt; 0: never
+    train_seconds_per_prompt: float = (
+        0.0  # of one trainer, beside its tokens: its images, as often as the prompt
+    )
     measured_tokens: tuple[int, ...] = ()  # drawn from with replacement instead, where given
     max_running_requests: int = 64
     max_concurrent_groups: int = 10**9
     prefill_seconds: float = 0.0
+    shared_prefill_seconds: float | None = None  # of a prompt that the server has already; None: the same
+    has_affinity: bool = (
+        False  # the requests of a group go to one server, groups in turn; else each to the emptiest
+    )
     client_seconds: float = 0.0  # to prepare the requests of a group, one group after another
     reward_seconds: float = 0.0
     train_fixed_seconds: float = 0.0  # a step's part that does not depend on tokens; writing the weights too
