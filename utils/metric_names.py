@@ -111,7 +111,7 @@ NAMES = {
 }
 
 # Only where there is something to count: an option that is on, a part or an answer type that occurs.
-SOMETIMES = ("critic/*", "off_policy_masked", "reference_kl", "hacking/*", "parts/*", "by_*")
+SOMETIMES = ("agent/*", "critic/*", "off_policy_masked", "reference_kl", "hacking/*", "parts/*", "by_*")
 
 
 def differences(names: Iterable[str]) -> tuple[list[str], list[str]]:
