@@ -80,9 +80,9 @@ class VisionActor(VisionEngine):
     def ppo_update(self, batch: list[Group]) -> dict[str, float]:
         """One pass over the batch in `num_minibatches` optimizer steps.
 
-        Writes `proximal_logprobs` into each group where they took no pass of their own. Returns of the last step
-        `grad_norm`, `lr` and `gradient_norms` (by block, before clipping), and `num_skipped`, the steps left out
-        because their gradient was not finite.
+        Writes `entropy` into each group, and `proximal_logprobs` where they took no pass of their own. Returns of the
+        last step `grad_norm`, `lr` and `gradient_norms` (by block, before clipping), and `num_skipped`, the steps left
+        out because their gradient was not finite.
         """
         keys = [key for key in TRAINED_KEYS if key in batch[0]]
         self.train()
@@ -94,6 +94,9 @@ class VisionActor(VisionEngine):
             if not self.needs_proximal_pass:
                 for group, values in zip(groups, by_group(logprobs, groups), strict=True):
                     group["proximal_logprobs"] = values
+            if self.token_entropies is not None:
+                for group, values in zip(groups, by_group(self.token_entropies, groups), strict=True):
+                    group["entropy"] = values
         self.lr_scheduler_step()
         self._adapt_entropy_coefficient()
         return {

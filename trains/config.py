@@ -215,6 +215,15 @@ class AgentConfig:
 
 
 @dataclass
+class RecordsConfig:
+    """What is kept of every rollout (see `trains/rollout_records.py`)."""
+
+    rollouts: bool = True
+    max_gigabytes: float = 20.0
+    token_share: float = 0.125
+
+
+@dataclass
 class RehearsalConfig:
     """What `--rehearse` alone sets (see trains/rehearsal)."""
 
@@ -255,6 +264,7 @@ class Config(BaseExperimentConfig):
     reward: RewardConfig = field(default_factory=RewardConfig)
     prompts: PromptsConfig = field(default_factory=PromptsConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)
+    records: RecordsConfig = field(default_factory=RecordsConfig)
     rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
     train_dataset: TrainDataConfig = field(default_factory=TrainDataConfig)
     valid_dataset: EvalDataConfig | None = None

@@ -57,6 +57,8 @@ NUMBERS: tuple[Limit, ...] = (
     ("agent.max_reply_chars", _at_least(64), "64 or more"),
     ("agent.num_workers", _at_least(1), "1 or more"),
     ("reward.num_workers", _at_least(1), "1 or more"),
+    ("records.max_gigabytes", _above(0), "gigabytes above 0; records.rollouts: false keeps none"),
+    ("records.token_share", _between(0, 1), "a share, 0 to 1"),
     ("loss.reward_scaling", _above(0), "more than 0"),
     ("loss.reward_bias", math.isfinite, "a finite number"),
     ("actor.num_minibatches actor.mb_spec.n_mbs actor.mb_spec.max_tokens_per_mb", _at_least(1), "1 or more"),

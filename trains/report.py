@@ -14,6 +14,7 @@ from typing import Any
 from dataset.mixture import as_mixture
 from trains.guards import FinalError
 from trains.metrics import batch_metrics, flat, update_metrics
+from trains.rollout_records import FOLDER, RolloutRecords
 from trains.setup import Run, run_directory
 from trains.types import Group
 from utils.files import replacing
@@ -55,6 +56,7 @@ class Report:
         self.directory = run_directory(run.config)
         self.seconds: dict[str, float] = {}
         self.held_out: dict[str, Any] | None = None
+        self.rollout_records = self._open_records()
         self.started = self.step_started = time.perf_counter()
         if self.is_writer:
             self._write_manifest(finished=False)
@@ -63,6 +65,8 @@ class Report:
                     (self.directory / name).unlink(missing_ok=True)
             else:
                 self._forget_steps_from(run.start_step)
+            if self.rollout_records is not None:
+                self.rollout_records.forget_steps_after(run.start_step)
             self.say(
                 f"{run.config.experiment_name}/{run.config.trial_name}: steps {run.start_step + 1} to "
                 f"{run.total_steps}, {run.config.train_dataset.batch_size} prompts x {run.config.gconfig.n_samples} "
@@ -112,6 +116,7 @@ class Report:
                 "rollouts.jsonl", {"step": step + 1, "rollouts": [_example(group) for group in shown]}
             )
             self.say(self._line(record))
+        self._keep_rollouts(step, batch)
         info = run.step_info(step)
         run.stats_logger.commit(info.epoch, info.epoch_step, info.global_step, flat(record))
         self.seconds, self.step_started = {}, time.perf_counter()
@@ -169,6 +174,27 @@ class Report:
         }
         with replacing(self.directory / MANIFEST) as file:  # whole or not at all: the next stage reads it
             file.write((json.dumps(manifest, indent=2) + "\n").encode())
+
+    def _open_records(self) -> RolloutRecords | None:
+        options, actor = self.run.config.records, self.run.actor
+        if not options.rollouts or not actor.is_data_parallel_head():
+            return None
+        return RolloutRecords(
+            self.directory / FOLDER,
+            actor.rank,
+            actor.tokenizer,
+            max_gigabytes=options.max_gigabytes,
+            token_share=options.token_share,
+        )
+
+    def _keep_rollouts(self, step: int, batch: list[Group]) -> None:
+        """Every rank its own; training goes on without them where the disk is full."""
+        if self.rollout_records is None:
+            return
+        try:
+            self.rollout_records.write(step + 1, step, batch)
+        except OSError as error:
+            print(f"[grpo] the rollouts of step {step + 1} are not kept: {error}", flush=True)
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
         with (self.directory / name).open("a") as file:

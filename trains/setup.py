@@ -31,6 +31,7 @@ from trains.host.recovery import Recovery, resume
 from trains.host.rollout import BoundedRollout
 from trains.host.saver import Saver
 from trains.image_files import ImageFiles
+from trains.rollout_records import FOLDER, ImageStore
 from trains.workflow import VisionRolloutWorkflow
 
 UNBOUNDED_STALENESS = 10**9  # evaluation is not training data
@@ -226,7 +227,9 @@ def build(config: Config) -> Run:
         eval_rollout=eval_rollout,
         train_dataloader=train_dataloader,
         eval_dataloader=eval_dataloader,
-        workflow=_workflow(config, processor, workflow_options, tool_pool),
+        workflow=_workflow(
+            config, processor, workflow_options | {"image_store": _image_store(config)}, tool_pool
+        ),
         eval_workflow=_eval_workflow(config, processor, workflow_options, tool_pool),
         weight_meta=weight_meta,
         saver=saver,
@@ -257,6 +260,10 @@ def run_directory(config: Config) -> Path:
     path = Path(config.cluster.fileroot) / config.experiment_name / config.trial_name
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def _image_store(config: Config) -> ImageStore | None:
+    return ImageStore(run_directory(config) / FOLDER) if config.records.rollouts else None
 
 
 def _workflow(

@@ -61,6 +61,10 @@ class Group(TypedDict):
     # float32 [tokens]: |trainer - server| of the tokens that a server scored again
     server_gap: NotRequired[Tensor]
 
+    # written by `ppo_update`
+    # float32, predicting: of the policy before the update, in nats
+    entropy: NotRequired[Tensor]
+
     # written by trains/advantages.py, which `compute_advantages` of trains/actor.py calls
     policy_mask: NotRequired[Tensor]  # int32, predicting: loss_mask; the tokens that are trained on
     behavior_logprobs: NotRequired[Tensor]  # float32, predicting: logprobs; 0 outside of policy_mask
@@ -88,6 +92,9 @@ class GroupInfo:
     num_interruptions: int  # requests that a weight update cut in two
     num_references: int = 0  # of the first rollouts: the reference answer, put there by a rehearsal
     part_weights: dict[str, float] = field(default_factory=lambda: dict(WEIGHTS))  # of the sample's reward
+    spec: dict[str, Any] | None = None  # of the reward
+    image_files: list[str] = field(default_factory=list)  # as trains/rollout_records.py keeps them, by name
+    image_sizes: list[tuple[int, int]] = field(default_factory=list)  # (width, height) in the data
     image_data: list[str] | None = field(default=None, repr=False)  # base64 images, on the probed group alone
     # of several turns (trains/agent.py): each rollout's turns and faults as plain data, and its images of tools, base64
     trajectories: list[dict[str, Any]] | None = field(default=None, repr=False)

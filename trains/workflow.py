@@ -13,12 +13,14 @@ from areal.api.cli_args import GenerationHyperparameters
 from areal.utils import logging
 
 from dataset.encode import EncodedPrompt, encode_prompt
+from dataset.images import upright_size
 from dataset.prompts import DEFAULT_PROMPTS, PromptConfig
 from reward import RewardOutput
 from reward.settings import DEFAULT_SETTINGS, RewardSettings, group_rewards
 from reward.spec import resolve
 from trains.host.rollout import token_versions
 from trains.image_files import ImageFiles
+from trains.rollout_records import ImageStore
 from trains.types import Failure, Group, GroupInfo, Rollout
 from utils.sample import Sample
 
@@ -38,6 +40,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         reward_pool: `reward.pool.RewardPool`, shared by all workflows of the process.
         forbidden_token_ids: media tokens; none may appear among the generated tokens.
         prompts, max_pixels: as in curation (`dataset/encode.py`).
+        image_store: where images are kept for the record of a step (trains/rollout_records.py); None keeps none.
         image_files: where images are put for the servers to read; None sends them inside each request.
         reward_settings: the configuration's, the same in curation and evaluation (`reward/settings.py`).
         get_progress: share of training done, in [0, 1], for rewards with a schedule.
@@ -55,6 +58,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         prompts: PromptConfig = DEFAULT_PROMPTS,
         max_pixels: int | None = None,
         image_files: ImageFiles | None = None,
+        image_store: ImageStore | None = None,
         reward_settings: RewardSettings = DEFAULT_SETTINGS,
         get_progress=lambda: 0.0,
     ):
@@ -67,6 +71,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         self.prompts = prompts
         self.max_pixels = max_pixels
         self.image_files = image_files
+        self.image_store = image_store
         self.get_progress = get_progress
         self.reward_settings = reward_settings
 
@@ -79,7 +84,12 @@ class VisionRolloutWorkflow(RolloutWorkflow):
             encoded = await asyncio.to_thread(
                 encode_prompt, self.processor, sample, prompts=self.prompts, max_pixels=self.max_pixels
             )
-            return await self.episode(engine, data, sample, encoded)
+            group = await self.episode(engine, data, sample, encoded)
+            if self.image_store is not None:
+                info = group["info"][0]
+                info.image_files = await asyncio.to_thread(self.image_store.put, encoded.image_data)
+                info.image_sizes = [upright_size(image, sample.id) for image in sample.images]
+            return group
         except Exception as error:
             logger.error("prompt %s failed: %r", data["prompt"].get("id"), error, exc_info=True)
             failure = Failure(data["key"], f"{type(error).__name__}: {error}", isinstance(error, ValueError))
@@ -189,6 +199,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
                     num_interruptions=num_interruptions,
                     num_references=self.num_references,
                     part_weights=dict(resolve(sample.answer_type, sample.spec).weights),
+                    spec=sample.spec,
                     image_data=encoded.image_data,
                 )
             ],

@@ -47,6 +47,8 @@ NO_MASK = {"full_attention": None, "sliding_attention": None}
 class VisionEngine(FSDPEngine):
     """Holds the weights of a vision-language model, computes its log-probabilities and hands it to the servers."""
 
+    token_entropies: torch.Tensor | None = None  # [rollouts, seq] of the last `learn`, laid out as its result
+
     def __init__(self, config: ActorConfig, forbidden_token_ids: list[int]):
         register_with_areal()
         super().__init__(config)
@@ -60,6 +62,7 @@ class VisionEngine(FSDPEngine):
         self._squares: list[torch.Tensor] | None = (
             None  # sums of squared probabilities, where they are wanted
         )
+        self._passed_entropies: list[torch.Tensor] = []  # likewise
         self._staged: str | None = None  # folder whose files await the next hand-over
 
     def prepare_batch(self, dataloader: Any, workflow: Any) -> list[Group]:
@@ -112,10 +115,13 @@ class VisionEngine(FSDPEngine):
         self, minibatch: dict[str, Any], loss: Any, loss_weight: Any
     ) -> tuple[dict[str, float], torch.Tensor]:
         """AReaL's `train_batch`, and the log-probabilities `[rollouts, seq]` of its forward passes."""
-        self._passed = []
+        self._passed, self._passed_entropies = [], []
         stats = self.train_batch(minibatch, loss, loss_weight)
         lengths = minibatch["attention_mask"].sum(-1).tolist()
-        values = reorder_and_pad_outputs(self._passed, lengths, self._mb_list, _concatenate)
+        values, self.token_entropies = (
+            reorder_and_pad_outputs(passed, lengths, self._mb_list, _concatenate)
+            for passed in (self._passed, self._passed_entropies)
+        )
         return stats, values
 
     # --- what AReaL's engine leaves to a subclass -----------------------------------------------------------------
@@ -224,6 +230,7 @@ class VisionEngine(FSDPEngine):
         if squares:
             self._squares.append(squares[0][: len(logprobs) - self._num_padding])
         self._passed.append(logprobs.detach()[: len(logprobs) - self._num_padding])
+        self._passed_entropies.append(entropy.detach()[: len(entropy) - self._num_padding])
         return logprobs, entropy
 
     def in_places_of_the_loss(self, scores: torch.Tensor) -> torch.Tensor:

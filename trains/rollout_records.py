@@ -1,0 +1,250 @@
+"""Every rollout of a step on disk: `rollouts/step-000012-rank0.parquet`, for people, pandas, `datasets` and the viewer.
+
+One row per rollout, written by the rank that trained on it, whole or not at all. What belongs to a prompt is repeated
+in the rows of its group, which parquet stores once. Images lie beside the shards, named by their content, and rows
+name them. Per-token numbers are kept for a share of each group. `COLUMNS` explains every column.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trains.types import Group, GroupInfo
+from utils.files import replacing
+
+FOLDER, IMAGES = "rollouts", "images"
+SHARD = re.compile(r"step-(\d+)-rank(\d+)\.parquet")
+STEPS_BETWEEN_LOOKS = 8  # at the size of the folder
+GIGABYTE = 1e9
+
+PART = pa.struct([("name", pa.string()), ("value", pa.float64())])
+RUN = pa.struct([("version", pa.int32()), ("num_tokens", pa.int32())])
+TEXTS, FLOATS = pa.list_(pa.string()), pa.list_(pa.float32())
+# name: (type, what it is)
+COLUMNS: dict[str, tuple[pa.DataType, str]] = {
+    "step": (pa.int32(), "Step that trained on it, as in metrics.jsonl."),
+    "version": (pa.int32(), "Version of the weights that the step began with."),
+    "rank": (pa.int32(), "Trainer rank that trained on it."),
+    "group": (pa.int32(), "Number of its group among those of step and rank."),
+    "rollout": (pa.int32(), "Its number in the group."),
+    "sample_id": (pa.string(), "Id of the row of data."),
+    "source": (pa.string(), "Data set that the row came from."),
+    "answer_type": (pa.string(), "Kind of answer: the verifier."),
+    "prompt_type": (pa.string(), "`answer` or `think`."),
+    "answer": (TEXTS, "Reference answers; one of them suffices."),
+    "prompt": (
+        pa.string(),
+        "The prompt as the model read it, special tokens included; image tokens are counted.",
+    ),
+    "images": (
+        TEXTS,
+        "Files of the prompt's images, as the model saw them, relative to the folder of the shards.",
+    ),
+    "completion": (pa.string(), "What the model wrote, without special tokens."),
+    "is_reference": (pa.bool_(), "Put there by a rehearsal, not drawn."),
+    "reward": (pa.float64(), "Total reward, before shaping and normalisation."),
+    "parts": (pa.list_(PART), "Parts of the reward by name."),
+    "status": (
+        pa.string(),
+        "Of the verifier: ok, no_answer, unparseable, timeout, crash, rejected, judge_*.",
+    ),
+    "extracted": (pa.string(), "The answer as the verifier saw it; null if there was none."),
+    "trace": (TEXTS, "The rules that were applied, a sentence each."),
+    "truncated": (pa.bool_(), "Ended at the token limit."),
+    "num_prompt_tokens": (pa.int32(), "Tokens of the prompt, images included."),
+    "num_tokens": (pa.int32(), "Generated tokens."),
+    "advantage": (pa.float32(), "As the loss used it, the same for all of its tokens."),
+    "versions": (pa.list_(RUN), "Versions of the weights that drew its tokens, as runs in order."),
+    "token_ids": (
+        pa.list_(pa.int32()),
+        "Generated tokens; null, like all below, unless sampled by records.token_share.",
+    ),
+    "tokens": (TEXTS, "Their texts, special tokens included."),
+    "behavior_logprobs": (
+        FLOATS,
+        "Log-probability of each under the weights that drew it, by the server, in nats.",
+    ),
+    "proximal_logprobs": (FLOATS, "The same under the weights before the step, by the trainer."),
+    "entropy": (FLOATS, "Entropy of the policy where each was drawn, in nats."),
+}
+SCHEMA = pa.schema([pa.field(name, kind) for name, (kind, _) in COLUMNS.items()])
+
+
+class ImageStore:
+    """Images of prompts as PNG files named by their content: one that is seen again is written once."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder / IMAGES
+
+    def put(self, images: list[str]) -> list[str]:
+        """Names, relative to the folder of the shards, of images given as base64. A full disk leaves the rest out."""
+        names = []
+        for image in images:
+            content = base64.b64decode(image)
+            name = f"{hashlib.sha256(content).hexdigest()[:24]}.png"
+            path = self.folder / name
+            try:
+                if path.exists():
+                    path.touch()
+                else:
+                    with replacing(path) as file:
+                        file.write(content)
+            except OSError:
+                break  # the step's own record says that the disk is full
+            names.append(f"{IMAGES}/{name}")
+        return names
+
+
+class RolloutRecords:
+    """Writes a shard per step and rank, and forgets the oldest files where the folder grows beyond its limit.
+
+    Args:
+        folder: of the shards.
+        rank: this trainer rank; rank 0 holds the folder to its limit.
+        tokenizer: turns token ids into text.
+        max_gigabytes: of shards and images together, over all ranks.
+        token_share: share of each group's rollouts that keep per-token numbers; more than 0 keeps at least one.
+    """
+
+    def __init__(self, folder: Path, rank: int, tokenizer: Any, *, max_gigabytes: float, token_share: float):
+        self.folder, self.rank, self.tokenizer = folder, rank, tokenizer
+        self.max_bytes = max_gigabytes * GIGABYTE
+        self.token_share = token_share
+        self._texts: dict[int, str] = {}  # of token ids
+        self._num_written = 0
+
+    def forget_steps_after(self, step: int) -> None:
+        """Remove the shards of steps that are done again after a recovery, or all of an earlier run (0)."""
+        for path, number in shards(self.folder):
+            if number > step:
+                path.unlink(missing_ok=True)
+
+    def write(self, step: int, version: int, batch: list[Group]) -> Path:
+        """The shard of a step (counting from 1) from this rank's groups. Raises OSError, for example on a full disk."""
+        rows = [row for place, group in enumerate(batch) for row in self._rows(group, place)]
+        table = pa.Table.from_pylist(
+            [{**row, "step": step, "version": version} for row in rows], schema=SCHEMA
+        )
+        path = self.folder / f"step-{step:06d}-rank{self.rank}.parquet"
+        with replacing(path) as file:
+            pq.write_table(table, file, compression="zstd")
+        for name in {name for row in rows for name in row["images"]}:
+            image = self.folder / name
+            if image.exists():
+                image.touch()  # as young as its last shard: `_forget_oldest` takes it later
+        if self.rank == 0 and self._num_written % STEPS_BETWEEN_LOOKS == 0:
+            self._forget_oldest()
+        self._num_written += 1
+        return path
+
+    def _rows(self, group: Group, place: int) -> Iterator[dict[str, Any]]:
+        info: GroupInfo = group["info"][0]
+        num_sampled = math.ceil(self.token_share * len(info.scores))
+        per_token = {
+            name: group[name][:num_sampled].float().cpu()
+            for name in ("behavior_logprobs", "proximal_logprobs", "entropy")
+            if name in group
+        }
+        ids, versions = group["input_ids"].cpu(), group["versions"].cpu()
+        num_prompt = int(group["loss_mask"][0].argmax())
+        shared = {
+            "rank": self.rank,
+            "group": place,
+            "sample_id": info.sample_id,
+            "source": info.source,
+            "answer_type": info.answer_type,
+            "prompt_type": info.prompt_type,
+            "answer": info.answer,
+            "prompt": readable_prompt(self.tokenizer.decode(ids[0, :num_prompt].tolist())),
+            "images": info.image_files,
+            "num_prompt_tokens": num_prompt,
+        }
+        advantages = (
+            group["advantages"][:, num_prompt - 1].float().tolist()
+        )  # at the place that predicts the first
+        for i, score in enumerate(info.scores):
+            length = info.lengths[i]
+            answer = slice(num_prompt, num_prompt + length)
+            row = {
+                **shared,
+                "rollout": i,
+                "completion": info.completions[i],
+                "is_reference": i < info.num_references,
+                "reward": score.total,
+                "parts": [{"name": name, "value": float(value)} for name, value in score.parts.items()],
+                "status": score.status,
+                "extracted": score.extracted,
+                "trace": list(score.trace),
+                "truncated": info.truncated[i],
+                "num_tokens": length,
+                "advantage": advantages[i],
+                "versions": runs(versions[i, answer].tolist()),
+            }
+            if i < num_sampled:
+                row["token_ids"] = ids[i, answer].tolist()
+                row["tokens"] = [self._text(token) for token in row["token_ids"]]
+                predicting = slice(num_prompt - 1, num_prompt - 1 + length)
+                row |= {name: values[i, predicting].tolist() for name, values in per_token.items()}
+            yield utf8(row)
+
+    def _text(self, token: int) -> str:
+        if token not in self._texts:
+            self._texts[token] = self.tokenizer.decode([token])
+        return self._texts[token]
+
+    def _forget_oldest(self) -> None:
+        files = [(entry.stat(), entry) for entry in self._files()]
+        total = sum(stat.st_size for stat, _ in files)
+        for stat, entry in sorted(files, key=lambda file: file[0].st_mtime_ns):
+            if total <= self.max_bytes:
+                break
+            entry.unlink(missing_ok=True)
+            total -= stat.st_size
+
+    def _files(self) -> Iterator[Path]:
+        return itertools.chain(self.folder.glob("step-*.parquet"), (self.folder / IMAGES).glob("*.png"))
+
+
+def shards(folder: Path) -> list[tuple[Path, int]]:
+    """The shards of a folder and their steps, in order."""
+    found = ((path, SHARD.fullmatch(path.name)) for path in folder.glob("step-*.parquet"))
+    return sorted(
+        ((path, int(match[1])) for path, match in found if match), key=lambda shard: (shard[1], shard[0])
+    )
+
+
+def runs(versions: list[int]) -> list[dict[str, int]]:
+    """Equal neighbours together: [3, 3, 4] -> [{version 3, num_tokens 2}, {version 4, num_tokens 1}]."""
+    return [
+        {"version": version, "num_tokens": len(list(same))} for version, same in itertools.groupby(versions)
+    ]
+
+
+def readable_prompt(text: str) -> str:
+    """Runs of the same media token counted: `<|image_pad|>` x 16 in place of sixteen of them."""
+    return re.sub(
+        r"(<\|(?:image|video)_pad\|>)\1+", lambda run: f"{run[1]} x {len(run[0]) // len(run[1])}", text
+    )
+
+
+def utf8(row: dict[str, Any]) -> dict[str, Any]:
+    """Text that no file can hold (halves of a surrogate pair, which JSON and models can write) made so that one can."""
+    kept = {}
+    for name, value in row.items():
+        if isinstance(value, str):
+            kept[name] = value.encode("utf-8", "replace").decode()
+        elif isinstance(value, list) and value and isinstance(value[0], str):
+            kept[name] = [text.encode("utf-8", "replace").decode() for text in value]
+        else:
+            kept[name] = value
+    return kept
