@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -42,6 +43,7 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "answer_type": (pa.string(), "Kind of answer: the verifier."),
     "prompt_type": (pa.string(), "`answer` or `think`."),
     "answer": (TEXTS, "Reference answers; one of them suffices."),
+    "spec": (pa.string(), "Specification of the reward, JSON; null: the verifier's defaults."),
     "prompt": (
         pa.string(),
         "The prompt as the model read it, special tokens included; image tokens are counted.",
@@ -49,6 +51,10 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "images": (
         TEXTS,
         "Files of the prompt's images, as the model saw them, relative to the folder of the shards.",
+    ),
+    "image_sizes": (
+        pa.list_(pa.list_(pa.int32())),
+        "Their width and height in the data, which references may mean.",
     ),
     "completion": (pa.string(), "What the model wrote, without special tokens."),
     "is_reference": (pa.bool_(), "Put there by a rehearsal, not drawn."),
@@ -166,7 +172,9 @@ class RolloutRecords:
             "prompt_type": info.prompt_type,
             "answer": info.answer,
             "prompt": readable_prompt(self.tokenizer.decode(ids[0, :num_prompt].tolist())),
+            "spec": None if info.spec is None else json.dumps(info.spec, sort_keys=True),
             "images": info.image_files,
+            "image_sizes": [list(size) for size in info.image_sizes],
             "num_prompt_tokens": num_prompt,
         }
         advantages = (
