@@ -14,11 +14,12 @@ from typing import Any
 from dataset.mixture import as_mixture
 from trains.guards import FinalError
 from trains.metrics import batch_metrics, flat, update_metrics
-from trains.rollout_records import FOLDER, RolloutRecords
+from trains.rollout_records import RolloutRecords
 from trains.setup import Run, run_directory
 from trains.types import Group
 from utils.files import replacing
 from utils.masking import masked_arguments
+from utils.rollout_files import FOLDER
 from utils.run_manifest import MANIFEST
 
 RECORDS = ("metrics.jsonl", "evaluations.jsonl", "rollouts.jsonl")  # one line per step or evaluation

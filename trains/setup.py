@@ -31,8 +31,9 @@ from trains.host.recovery import Recovery, resume
 from trains.host.rollout import BoundedRollout
 from trains.host.saver import Saver
 from trains.image_files import ImageFiles
-from trains.rollout_records import FOLDER, ImageStore
+from trains.rollout_records import ImageStore
 from trains.workflow import VisionRolloutWorkflow
+from utils.rollout_files import FOLDER
 
 UNBOUNDED_STALENESS = 10**9  # evaluation is not training data
 

@@ -11,7 +11,8 @@ from datasets import load_dataset
 
 from reward import RewardOutput
 from tests.trains.test_guards_and_metrics import group
-from trains.rollout_records import COLUMNS, ImageStore, RolloutRecords, readable_prompt, runs, shards
+from trains.rollout_records import ImageStore, RolloutRecords, readable_prompt, runs
+from utils.rollout_files import COLUMNS, shards
 
 
 class Tokenizer:

@@ -1,0 +1,5 @@
+import sys
+
+from utils.viewer.cli import main
+
+sys.exit(main())
