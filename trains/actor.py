@@ -8,6 +8,7 @@ trains/types.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,6 +42,10 @@ class VisionActor(VisionEngine):
 
     critic_options: CriticConfig | None = None  # of PPO
     entropy_coefficient = EntropyCoefficient(0.0)
+    # called with the number of a minibatch whose optimizer step was left out, before the next one (trains/capsule.py)
+    on_skipped: Callable[[int], None] | None = None
+    # called with what a micro-batch's loss is made of (trains/replay.py)
+    observe: Callable[..., None] | None = None
 
     def __init__(
         self, config: ActorConfig, loss: LossConfig, forbidden_token_ids: list[int], max_new_tokens: int
@@ -88,9 +93,12 @@ class VisionActor(VisionEngine):
         self.train()
         num_skipped, used = 0, self.entropy_coefficient.value
         self._entropies = torch.zeros(2, dtype=torch.float64)
-        for groups, minibatch in self.minibatches(batch, keys):
+        for number, (groups, minibatch) in enumerate(self.minibatches(batch, keys)):
             step, logprobs = self.learn(minibatch, self._loss, self._loss_weight)
-            num_skipped += int(step["update_successful"] == 0.0)
+            if step["update_successful"] == 0.0:
+                num_skipped += 1
+                if self.on_skipped is not None:
+                    self.on_skipped(number)
             if not self.needs_proximal_pass:
                 for group, values in zip(groups, by_group(logprobs, groups), strict=True):
                     group["proximal_logprobs"] = values
@@ -164,6 +172,8 @@ class VisionActor(VisionEngine):
         self._count_entropy(entropy, mask)
         objective = Objective(per_token, mask, options.loss_mode, self.max_new_tokens, inputs["cu_seqlens"])
         record(stats, entropy, objective)
+        if self.observe is not None:
+            self.observe(policy_logprobs, per_token, entropy, stats)
         loss = aggregate_loss(
             per_token,
             mask,

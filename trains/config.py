@@ -94,6 +94,7 @@ class ActorConfig(TrainEngineConfig):
     logprob_block_size: int = 1024
     share_prompts: bool = True
     max_skipped_steps: int = 3
+    capsule: str = "on_failure"
     parity_threshold: float | None = None
 
 

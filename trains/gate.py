@@ -19,6 +19,7 @@ from trains.agent_gate import check_agent
 from trains.host import allocation, qwen_vl
 from trains.limits import check_limits, value_of
 from utils import loss_options
+from utils.capsule_option import interval
 from utils.command_line import unwritable
 from utils.tables import data_files, split_paths
 
@@ -169,6 +170,13 @@ def _check_sampling(config: Any) -> Iterator[str]:
             f"eval_gconfig.n_samples={config.eval_gconfig.n_samples}: evaluation takes one answer to each prompt; "
             "write 1 (Pass@k: python -m utils.evaluate.offline)"
         )
+
+
+def _check_records(config: Any) -> Iterator[str]:
+    try:
+        interval(config.actor.capsule)
+    except ValueError as error:
+        yield str(error)
 
 
 def _check_batch(config: Any) -> Iterator[str]:
@@ -365,4 +373,13 @@ def _check_engine(config: Any) -> Iterator[str]:
         )
 
 
-CHECKS = (check_limits, _check_text, _check_sampling, _check_batch, _check_paths, _check_engine, check_agent)
+CHECKS = (
+    check_limits,
+    _check_text,
+    _check_sampling,
+    _check_records,
+    _check_batch,
+    _check_paths,
+    _check_engine,
+    check_agent,
+)

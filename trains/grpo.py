@@ -21,6 +21,7 @@ import sys
 
 from areal.api import SaveLoadMeta
 
+from trains.capsule import Capsules
 from trains.config import load
 from trains.evaluation import evaluate
 from trains.guards import SkipCounter, check_parity
@@ -34,6 +35,7 @@ def main(argv: list[str]) -> None:
     run = build(load(argv))
     report, skips = Report(run), SkipCounter(run.config.actor.max_skipped_steps)
     actor, rollout = run.actor, run.rollout
+    capsules = Capsules(run.config, actor, run_directory(run.config))
     if run.start_step == 0 and run.config.evaluator.eval_before_train and run.eval_dataloader is not None:
         report.evaluation(0, evaluate(run))
 
@@ -59,6 +61,9 @@ def main(argv: list[str]) -> None:
         with report.phase("advantages"):
             actor.compute_advantages(batch)
 
+        with report.phase("save"):
+            capsules.before_update(step, batch)
+
         with report.phase("update"):
             update = actor.ppo_update(batch)
             if run.critic is not None:
@@ -81,6 +86,7 @@ def main(argv: list[str]) -> None:
                 report.evaluation(step + 1, evaluate(run))
 
         record = report.step(step, batch, update)
+        capsules.after_step(record)
         skips.update(update["num_skipped"])
         if step == run.start_step:
             check_parity(record, run.config.actor.dtype, run.config.actor.parity_threshold)

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from dataset.mixture import as_mixture
-from trains.guards import FinalError
+from trains.guards import PARITY_THRESHOLDS, FinalError
 from trains.metrics import batch_metrics, flat, update_metrics
 from trains.rollout_records import RolloutRecords
 from trains.setup import Run, run_directory
 from trains.types import Group
+from utils.advice import Watch
 from utils.files import replacing
 from utils.masking import masked_arguments
 from utils.rollout_files import FOLDER
@@ -24,6 +25,7 @@ from utils.run_manifest import MANIFEST
 
 RECORDS = ("metrics.jsonl", "evaluations.jsonl", "rollouts.jsonl")  # one line per step or evaluation
 FINAL = "[grpo] starting again would end the same way"  # the launcher reads it (areal.launcher.supervisor)
+STEPS_TO_REPEAT = 20  # without a finding, before it is said again
 PHASES = ("rollout", "proximal", "advantages", "update", "exchange", "save", "evaluate")
 
 
@@ -58,6 +60,7 @@ class Report:
         self.seconds: dict[str, float] = {}
         self.held_out: dict[str, Any] | None = None
         self.rollout_records = self._open_records()
+        self.watch, self.advised = Watch(self._settings()), {}
         self.started = self.step_started = time.perf_counter()
         if self.is_writer:
             self._write_manifest(finished=False)
@@ -66,6 +69,7 @@ class Report:
                     (self.directory / name).unlink(missing_ok=True)
             else:
                 self._forget_steps_from(run.start_step)
+                self._look_back()
             if self.rollout_records is not None:
                 self.rollout_records.forget_steps_after(run.start_step)
             self.say(
@@ -112,6 +116,7 @@ class Report:
         }
         if self.is_writer:
             self._append("metrics.jsonl", record)
+            self._advise(record)
             shown = batch if batch[0]["info"][0].num_references else batch[:2]
             self._append(
                 "rollouts.jsonl", {"step": step + 1, "rollouts": [_example(group) for group in shown]}
@@ -129,6 +134,7 @@ class Report:
         if not self.is_writer:
             return
         self._append("evaluations.jsonl", {"step": step, **result})
+        self.watch.evaluation(result)
         types = ", ".join(f"{name} {value['accuracy']:.3f}" for name, value in result["answer_type"].items())
         overall = result["overall"]
         self.say(
@@ -170,11 +176,28 @@ class Report:
             "prompts": asdict(config.prompt_settings()),  # for evaluation of this run
             "checkpoint": checkpoint,
             "logs": self.run.stats_logger.get_log_path(config.stats_logger),
+            "settings": self._settings(),  # for advice
             "total_steps": self.run.total_steps,
             "finished": finished,
         }
         with replacing(self.directory / MANIFEST) as file:  # whole or not at all: the next stage reads it
             file.write((json.dumps(manifest, indent=2) + "\n").encode())
+
+    def _settings(self) -> dict[str, Any]:
+        """What advice about this run depends on beside its records."""
+        actor = self.run.config.actor
+        return {
+            "device": self.run.actor.device.type,
+            "parity_limit": actor.parity_threshold or PARITY_THRESHOLDS[actor.dtype],
+        }
+
+    def _advise(self, record: dict[str, Any]) -> None:
+        """Say what can be said of the run, once when it appears and again when it comes back."""
+        found = {item.name: item for item in self.watch.step(record)}
+        for name, item in found.items():
+            if name not in self.advised or record["step"] - self.advised[name] > STEPS_TO_REPEAT:
+                self.say(f"advice after step {record['step']}, {item}")
+            self.advised[name] = record["step"]
 
     def _open_records(self) -> RolloutRecords | None:
         options, actor = self.run.config.records, self.run.actor
@@ -200,6 +223,12 @@ class Report:
     def _append(self, name: str, record: dict[str, Any]) -> None:
         with (self.directory / name).open("a") as file:
             file.write(json.dumps(record) + "\n")
+
+    def _look_back(self) -> None:
+        """Show the watch what a resumed run has recorded."""
+        for line in (self.directory / "metrics.jsonl").read_text().splitlines():
+            record = json.loads(line)
+            self.advised |= {item.name: record["step"] for item in self.watch.step(record)}
 
     def _forget_steps_from(self, step: int) -> None:
         """After a recovery, drop the records of steps that are done again."""

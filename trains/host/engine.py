@@ -119,8 +119,7 @@ class VisionEngine(FSDPEngine):
         stats = self.train_batch(minibatch, loss, loss_weight)
         lengths = minibatch["attention_mask"].sum(-1).tolist()
         values, self.token_entropies = (
-            reorder_and_pad_outputs(passed, lengths, self._mb_list, _concatenate)
-            for passed in (self._passed, self._passed_entropies)
+            self.unpacked(passed, lengths) for passed in (self._passed, self._passed_entropies)
         )
         return stats, values
 
@@ -311,6 +310,14 @@ class VisionEngine(FSDPEngine):
             self.rollout_engine.update_weights_from_disk(meta).result()
             self.rollout_engine.continue_generation()
         dist.barrier(group=self.cpu_group)
+
+    def wait_for_ranks(self) -> None:
+        """Until every rank has come here."""
+        dist.barrier(group=self.cpu_group)
+
+    def unpacked(self, parts: list[torch.Tensor], lengths: list[int]) -> torch.Tensor:
+        """Values of the packed tokens of the last batch's micro-batches as `[rollouts, seq]`."""
+        return reorder_and_pad_outputs(parts, lengths, self._mb_list, _concatenate)
 
     def sum_over_ranks(self, values: torch.Tensor) -> torch.Tensor:
         """In place, over the data-parallel ranks."""

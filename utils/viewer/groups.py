@@ -97,11 +97,10 @@ def _rollout(row: dict[str, Any]) -> dict[str, Any]:
 
 def _drawing(answer_type: str, text: str) -> dict[str, Any] | None:
     """{"svg": address} or {"html": document} or {"why": reason}; None for other kinds of answers."""
-    if answer_type == SVG:
-        source, why = svg_source(text)
-        return {"svg": source} if source else {"why": why}
-    if answer_type == HTML:
-        return {"html": html_source(text)} if text.strip() else {"why": "no page"}
+    for kind, key, source_of in ((SVG, "svg", svg_source), (HTML, "html", html_source)):
+        if answer_type == kind:
+            source, why = source_of(text)
+            return {key: source} if source else {"why": why}
     return None
 
 
