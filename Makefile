@@ -22,6 +22,7 @@ demo: install
 	$(LAUNCH) configs/digits_cpu_stage1.yaml seed=$(SEED) trial_name=$(TRIAL)
 	$(LAUNCH) configs/digits_cpu_stage2.yaml seed=$(SEED) trial_name=$(TRIAL)
 	$(PYTHON) -m utils.summary $(RUNS) --output runs/$(TRIAL)
+	$(PYTHON) -m utils.viewer $(RUNS) --output runs/$(TRIAL)/viewer
 
 ## test: the tests, in under a quarter of an hour
 test: install

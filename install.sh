@@ -106,7 +106,8 @@ say "checking that the stack imports"
 import importlib, importlib.util, sys
 profile = sys.argv[1]
 names = ["torch", "torchvision", "transformers", "datasets", "areal", "areal.launcher", "llavaonevision1_5.modeling",
-         "math_verify", "Levenshtein", "cairosvg", "html5lib", "skimage", "wandb", "yaml"]
+         "math_verify", "Levenshtein", "cairosvg", "html5lib", "skimage", "wandb", "yaml", "jinja2"]
+assert importlib.util.find_spec("bokeh"), "bokeh is missing"
 names += ["sglang_cpu", "sglang"] if profile == "cpu" else ["sgl_kernel", "sglang"]
 if profile == "gpu" and importlib.util.find_spec("flash_attn"):
     names.append("flash_attn")

@@ -226,7 +226,8 @@ class Report:
 
     def _look_back(self) -> None:
         """Show the watch what a resumed run has recorded."""
-        for line in (self.directory / "metrics.jsonl").read_text().splitlines():
+        path = self.directory / "metrics.jsonl"
+        for line in path.read_text().splitlines() if path.exists() else ():
             record = json.loads(line)
             self.advised |= {item.name: record["step"] for item in self.watch.step(record)}
 

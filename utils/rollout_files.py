@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-FOLDER, IMAGES = "rollouts", "images"
+FOLDER, IMAGES = "rollouts", "_images"  # names that begin so are passed over by readers of parquet folders
 SHARD = re.compile(r"step-(\d+)-rank(\d+)\.parquet")
 
 PART = pa.struct([("name", pa.string()), ("value", pa.float64())])

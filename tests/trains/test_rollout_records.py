@@ -83,10 +83,11 @@ def test_an_image_is_kept_once_and_named(tmp_path):
     store = ImageStore(tmp_path)
     names = store.put([base64.b64encode(content).decode() for content in (b"one", b"two", b"one")])
     assert names[0] == names[2] != names[1]
-    assert {path.read_bytes() for path in (tmp_path / "images").iterdir()} == {b"one", b"two"}
+    assert {path.read_bytes() for path in (tmp_path / "_images").iterdir()} == {b"one", b"two"}
     shown = trained()
     shown["info"][0].image_files = names[:1]
-    rows = pandas.read_parquet(records(tmp_path).write(1, 0, [shown]))
+    records(tmp_path).write(1, 0, [shown])
+    rows = pandas.read_parquet(tmp_path)  # the folder, images and all
     assert (tmp_path / rows.images[0][0]).read_bytes() == b"one"
 
 
@@ -103,7 +104,7 @@ def test_the_oldest_go_when_the_folder_is_full(tmp_path, monkeypatch):
     writer.max_bytes = 2.5 * path.stat().st_size
     writer.write(4, 3, [shown])
     assert [step for _, step in shards(tmp_path)] == [3, 4]
-    assert [file.name for file in (tmp_path / "images").iterdir()] == [young.removeprefix("images/")]
+    assert [file.name for file in (tmp_path / "_images").iterdir()] == [young.removeprefix("_images/")]
 
 
 def test_steps_that_are_done_again_are_forgotten(tmp_path):
