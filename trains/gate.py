@@ -202,6 +202,11 @@ def _check_batch(config: Any) -> Iterator[str]:
             f"actor.num_minibatches={config.actor.num_minibatches} does not divide the {num_prompts} prompts of a "
             "step and rank"
         )
+    if config.loss.estimator == "gdpo" and config.agent.enabled:
+        yield (
+            "loss.estimator='gdpo' with agent.enabled=true: the parts of a conversation's reward are no parts of its "
+            "total; write grpo"
+        )
     if config.loss.estimator == "gae" and num_prompts % max(config.critic.num_minibatches, 1):
         yield (
             f"critic.num_minibatches={config.critic.num_minibatches} does not divide the {num_prompts} prompts of a "

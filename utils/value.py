@@ -25,25 +25,23 @@ def generalized_advantages(
 
         delta_t = r_t + discount V_{t+1} - V_t,    A_t = delta_t + discount trace A_{t+1}
 
-    rewards: `[G]`, given at the last loss token of each answer; 0 at the others, and nothing comes behind it, also
-    where the answer was cut off at its limit. values, loss_mask: `[G, seq]`; an answer's loss tokens are adjacent.
-    `trace` is the paper's lambda: 1 gives A_t = discounted r - V_t, 0 the one-step difference. An answer without loss
-    tokens has no advantage.
+    rewards: `[G]`, given at the last loss token of each rollout; 0 at the others, and nothing comes behind it, also
+    where the answer was cut off at its limit. values, loss_mask: `[G, seq]`. What stands between the loss tokens
+    (replies of tools) is passed over: t + 1 is the next loss token. `trace` is the paper's lambda: 1 gives A_t =
+    discounted r - V_t, 0 the one-step difference. A rollout without loss tokens has no advantage.
     """
     mask = loss_mask.bool()
     v = torch.where(mask, values.double(), 0.0)
-    following = torch.roll(mask, shifts=-1, dims=-1)
-    following[:, -1] = False
-    is_last = mask & ~following
-    r = torch.where(is_last, rewards.double()[:, None], 0.0)
     advantages, monte_carlo = torch.zeros_like(v), torch.zeros_like(v)
-    later = v.new_zeros(3, len(v))  # V, A and the return of the token behind
+    later = v.new_zeros(3, len(v))  # V, A and the return of the next loss token
+    is_last = mask.any(-1)  # until one has been seen
     for t in reversed(range(v.shape[1])):
         here = mask[:, t]
-        delta = r[:, t] + discount * later[0] - v[:, t]
-        now = torch.stack([v[:, t], delta + discount * trace * later[1], r[:, t] + discount * later[2]])
-        later = torch.where(here, now, 0.0)
-        advantages[:, t], monte_carlo[:, t] = later[1], later[2]
+        reward = torch.where(here & is_last, rewards.double(), 0.0)
+        delta = reward + discount * later[0] - v[:, t]
+        now = torch.stack([v[:, t], delta + discount * trace * later[1], reward + discount * later[2]])
+        later, is_last = torch.where(here, now, later), is_last & ~here
+        advantages[:, t], monte_carlo[:, t] = now[1] * here, now[2] * here
     return Estimate(*(x.float() for x in (advantages, advantages + v, monte_carlo)))
 
 

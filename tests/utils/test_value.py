@@ -29,6 +29,24 @@ def test_lambda_1_is_the_reward_minus_the_value_and_lambda_0_one_step():
     assert step.advantages[0].tolist() == pytest.approx([0, 0.3, -0.4, 0.9, 0])
 
 
+def test_replies_of_tools_are_passed_over():
+    """Tokens 1 and 4 of one answer, with a reply between them, are as tokens 1 and 2 of another without."""
+    with_reply = generalized_advantages(
+        torch.tensor([1.0]), torch.tensor([[9.0, 0.2, 9.0, 9.0, 0.5]]), torch.tensor([[0, 1, 0, 0, 1]]),
+        discount=0.5, trace=0.5,
+    )  # fmt: skip
+    without = generalized_advantages(
+        torch.tensor([1.0]),
+        torch.tensor([[9.0, 0.2, 0.5]]),
+        torch.tensor([[0, 1, 1]]),
+        discount=0.5,
+        trace=0.5,
+    )
+    for one, other in zip(with_reply, without, strict=True):
+        assert one[0, [1, 4]].tolist() == other[0, 1:].tolist()
+        assert one[0, 2:4].tolist() == [0, 0]
+
+
 @pytest.mark.parametrize("clip", [0.5, 0.1])
 def test_the_value_loss_is_areals(clip):
     torch.manual_seed(0)
