@@ -27,11 +27,18 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script from anywhere
+import benchmarks.stand_ins  # noqa: F401 - before AReaL: a bare CUDA machine lacks what a rank alone never calls
 from utils.doctor import memory_model
 from utils.doctor.model_sizes import Architecture
 
 # Language-model sizes; the vision tower is the published one (RiceConfig's defaults).
 SHAPES = {
+    "4b-half": {
+        "hidden_size": 2560,
+        "intermediate_size": 9728,
+        "rope_theta": 5e6,
+        "layers": 18,
+    },  # fits 80 GB
     "4b": {"hidden_size": 2560, "intermediate_size": 9728, "rope_theta": 5e6},
     "8b": {"hidden_size": 4096, "intermediate_size": 12288, "rope_theta": 1e6},
 }
@@ -68,14 +75,16 @@ def build_checkpoint(folder: Path, size: str) -> Path:
 
     shape = SHAPES[size]
     base = tiny.build_config().to_dict()
-    base["text_config"] |= shape | {
+    base["text_config"] |= {
+        "hidden_size": shape["hidden_size"],
+        "intermediate_size": shape["intermediate_size"],
         "vocab_size": 151936,
-        "num_hidden_layers": 36,
+        "num_hidden_layers": shape.get("layers", 36),
         "num_attention_heads": 32,
         "num_key_value_heads": 8,
         "head_dim": 128,
         "layer_types": None,
-        "max_window_layers": 36,
+        "max_window_layers": shape.get("layers", 36),
         "max_position_embeddings": 32768,
         "rope_parameters": {"rope_type": "default", "rope_theta": shape["rope_theta"]},
     }

@@ -46,6 +46,7 @@ def create_dataloader(
     max_bad_share: float = 0.01,
     bad_rows: BadRows | None = None,
     keep_originals: bool = False,
+    longest_first: bool = False,
 ) -> "RolloutLoader":
     """A loader of the rows of one data-parallel rank.
 
@@ -55,6 +56,7 @@ def create_dataloader(
     dict. Rows with more than `max_length` prompt tokens are left out and counted. So are rows that cannot be used,
     whatever is wrong with them, each listed in `bad_rows`; more than `max_bad_share` of a source is an error. An image
     whose damage shows only in decoding is left out of its batch when drawn. `columns`: see `utils.columns`.
+    `longest_first`: each source's rows by falling prompt length, whatever `shuffle` says.
 
     Rows whose spec names tools, and all with `keep_originals`, also have `originals`: the images as stored.
 
@@ -73,7 +75,7 @@ def create_dataloader(
         check = check_rows(
             reader,
             processor,
-            max_length=max_length,
+            max_length=1 if longest_first else max_length,  # lengths are bounds where a bound decides
             prompts=prompts,
             max_pixels=max_pixels,
             cache_dir=cache_dir,
@@ -92,6 +94,8 @@ def create_dataloader(
         )
         if not len(rows):
             raise ValueError(f"{reader.name}: none of its {len(reader)} rows fits max_length {max_length}")
+        if longest_first:
+            rows = rows[np.argsort(-np.abs(check.lengths[rows]), kind="stable")]
         kept.append(rows)
         limit = None if processor is None else image_limits(processor, max_pixels).max_pixels
         if limit is not None and (sentence := shrunk(check.pixels[rows], limit)) is not None:
@@ -100,7 +104,7 @@ def create_dataloader(
         [len(rows) for rows in kept],
         [part.weight for part in mixture],
         seed=seed,
-        shuffle=shuffle,
+        shuffle=shuffle and not longest_first,
         rank=rank,
         world_size=world_size,
     )

@@ -226,9 +226,10 @@ class RecordsConfig:
 
 @dataclass
 class RehearsalConfig:
-    """What `--rehearse` alone sets (see trains/rehearsal)."""
+    """What `--rehearse` and `--smoke` alone set (see trains/rehearsal)."""
 
     reference_share: float = 0.0
+    longest_first: bool = False
 
 
 @dataclass

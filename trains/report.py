@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dataset.mixture import as_mixture
 from trains.guards import PARITY_THRESHOLDS, FinalError
 from trains.metrics import batch_metrics, flat, update_metrics
@@ -58,6 +60,7 @@ class Report:
         self.is_writer = run.actor.rank == 0
         self.directory = run_directory(run.config)
         self.seconds: dict[str, float] = {}
+        self.generated = 0
         self.held_out: dict[str, Any] | None = None
         self.rollout_records = self._open_records()
         self.watch, self.advised = Watch(self._settings()), {}
@@ -91,6 +94,10 @@ class Report:
         tracker_stats = run.actor.export_stats()
         total = time.perf_counter() - self.step_started
         of_update = update_metrics(tracker_stats)
+        generated = run.actor.sum_over_ranks(
+            torch.tensor(float(run.rollout.num_generated - self.generated), device=run.actor.device)
+        )
+        self.generated = run.rollout.num_generated
         metrics = batch_metrics(run.actor, batch, version=step)
         record = {
             "step": step + 1,
@@ -109,6 +116,7 @@ class Report:
             "exchange_pause": run.actor.exchange_seconds,
             "exchange_pause_share": run.actor.exchange_seconds / total,
             "tokens_per_second": metrics["num_tokens"] / total,
+            "server_tokens_per_second": float(generated) / total,
             "trainer_tokens_per_second": metrics["num_sequence_tokens"]
             / max(self.seconds.get("proximal", 0) + self.seconds.get("update", 0), 1e-9),
             "waiting_seconds": run.rollout.waited_seconds,

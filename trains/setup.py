@@ -146,6 +146,7 @@ def build(config: Config) -> Run:
         num_workers=data.num_workers,
         columns=data.columns,
         max_bad_share=data.max_bad_share,
+        longest_first=config.rehearsal.longest_first,
         **shared,
     )
     eval_dataloader = None

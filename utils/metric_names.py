@@ -99,6 +99,7 @@ STEP = {
     "exchange_pause": "Time that the servers stood still for a hand-over; AReaL resends cut answers up to 0.5 s on.",
     "exchange_pause_share": "The same as a share of the step.",
     "tokens_per_second": "Generated tokens consumed per second of the step.",
+    "server_tokens_per_second": "Tokens answered by the servers per second of the step, consumed or not.",
     "trainer_tokens_per_second": "Tokens read per second of proximal pass and update.",
     "waiting_seconds": "Time that the first rank waited for finished groups.",
     "waiting_share": "The same as a share of the step.",

@@ -31,6 +31,7 @@ class RecordingBackend(SGLangBackend):
     def __init__(self, forbidden_token_ids: list[int]):
         self.logit_bias = logit_bias(forbidden_token_ids)
         self.num_open = 0  # requests that were sent and not answered
+        self.num_generated = 0  # tokens of all answers so far
         self._answers: dict[str, list[int]] = {}  # by request: answers that are given, not drawn
 
     def build_generation_request(self, req: ModelRequest, with_lora: bool, version: int) -> HttpRequest:
@@ -58,7 +59,9 @@ class RecordingBackend(SGLangBackend):
         self.num_open -= 1
         answer, meta = self._answers.pop(response["meta_info"].get("id"), None), response["meta_info"]
         if answer is None:
-            return super().parse_generation_response(response)
+            result = super().parse_generation_response(response)
+            self.num_generated += len(result.output_tokens)
+            return result
         if meta["finish_reason"]["type"] == "abort":  # by a weight update: asked again afterwards
             return HttpGenerationResult(output_tokens=[], output_logprobs=[], stop_reason="abort")
         # the entry of the token before the answer comes first
@@ -125,6 +128,11 @@ class BoundedRollout(RemoteSGLangEngine):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore before the first `prepare_batch`."""
         self.buffer.load_state_dict(state)
+
+    @property
+    def num_generated(self) -> int:
+        """Tokens that the servers have answered this client with since the start, whatever became of them."""
+        return self._engine.backend.num_generated
 
     @property
     def server_url(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from trains.arguments import config_file, read
 from trains.config import Config
-from trains.rehearsal import data, model, walk
+from trains.rehearsal import data, model, smoke, walk
 from trains.rehearsal.changes import NUM_STEPS, changes
 from trains.rehearsal.report import Page
 from utils.command_line import unwritable
@@ -26,7 +26,9 @@ NO_LIMIT = 2**60  # bytes: the machine of the estimate is another one
 
 
 def main(argv: list[str]) -> int:
-    """`argv`: the entry script, `--config FILE`, and what stands behind."""
+    """`argv`: the entry script, `--config FILE`, and what stands behind. `--smoke` is trains/rehearsal/smoke.py."""
+    if "--smoke" in argv:
+        return smoke.main(argv)
     argv, ranks = _ranks([word for word in argv if word != "--rehearse"])
     if ranks is None:
         print("[rehearsal] --ranks wants SERVERS+TRAINERS, for example 2+2", file=sys.stderr)

@@ -18,8 +18,8 @@ GIB = memory_model.GIB
 class Page:
     """Collects what the rehearsal finds; `problems` decide the verdict, `remarks` do not."""
 
-    def __init__(self, configuration: str):
-        self.configuration = configuration
+    def __init__(self, configuration: str, kind: str = "rehearsal"):
+        self.configuration, self.kind = configuration, kind
         self.directory: Path | None = None  # beside the run's records; None: there is no place yet
         self.problems: list[str] = []
         self.remarks: list[str] = []
@@ -28,10 +28,10 @@ class Page:
     def changes(self, made: list[Change]) -> None:
         """Note what is changed of the configuration, and print it at once."""
         self.facts["changes"] = [asdict(change) for change in made]
-        print(f"[rehearsal] {self.configuration} as it is, except:")
+        print(f"[{self.kind}] {self.configuration} as it is, except:")
         for change in made:
             print(f"  {change.key}: {change.configured} -> {change.value}  ({change.reason})")
-        print(f"[rehearsal] model: {self.facts['model']}", flush=True)
+        print(f"[{self.kind}] model: {self.facts['model']}", flush=True)
 
     def estimate(self, plan: Any) -> None:
         """Note what the real run takes by the doctor's plan; None: there is no plan for this model."""
@@ -48,12 +48,12 @@ class Page:
             "device": "this CPU" if plan.is_cpu else plan.speed_name,
         }
 
-    def write(self) -> Path | None:
+    def write(self, name: str = NAME) -> Path | None:
         """The page as JSON; returns its path, None where there is no place for it."""
         if self.directory is None:
             return None
         self.directory.mkdir(parents=True, exist_ok=True)
-        path = self.directory / NAME
+        path = self.directory / name
         content = {
             "configuration": self.configuration,
             "verdict": "not ready" if self.problems else "ready",
@@ -65,7 +65,7 @@ class Page:
         return path
 
     def text(self) -> str:
-        return "\n".join(["", f"=== rehearsal of {self.configuration}", *self._lines(), *self._verdict()])
+        return "\n".join(["", f"=== {self.kind} of {self.configuration}", *self._lines(), *self._verdict()])
 
     def _lines(self) -> Iterator[str]:
         facts = self.facts
@@ -92,6 +92,10 @@ class Page:
             yield f"written     {what}: {where}"
         if "estimate" in facts:
             yield from _estimate_lines(facts["estimate"])
+        if "memory_gib" in facts:
+            yield from _memory_lines(facts["memory_gib"], facts.get("estimate"))
+        if "speed" in facts:
+            yield from _speed_lines(facts["speed"], facts.get("estimate"))
         yield from (f"remark      {text}" for text in self.remarks)
 
     def _verdict(self) -> Iterator[str]:
@@ -134,6 +138,32 @@ def _estimate_lines(estimate: dict[str, Any]) -> Iterator[str]:
     yield (
         f"estimate    {estimate['model']} on {estimate['gpus']} GPUs: {roles} GiB of {estimate['gpu_gib']}{shared}; a "
         f"step about {estimate['step_seconds']} s on {estimate['device']}"
+    )
+
+
+def _memory_lines(measured: dict[str, float], estimate: dict[str, Any] | None) -> Iterator[str]:
+    estimated = dict(estimate["gib_per_gpu"]) if estimate else {}
+    if estimate and estimate["shared_gpu"]:
+        estimated = {"both": round(sum(estimated.values()), 1)}
+    if not measured:
+        yield "memory      not measured: the processes were not seen"
+    for role, peak in measured.items():
+        beside = f"{estimated[role]}" if role in estimated else "none"
+        yield f"memory      {role}: {peak} GiB at its peak, estimate {beside}"
+
+
+def _speed_lines(speed: dict[str, Any], estimate: dict[str, Any] | None) -> Iterator[str]:
+    beside = (
+        f" (estimate {estimate['step_seconds']} s)" if estimate and estimate["device"] != "this CPU" else ""
+    )
+    yield (
+        f"time        a step {speed['step_seconds']:.2f} s{beside}, the run's {speed['total_steps']} steps "
+        f"{speed['run_hours']:.1f} h at that pace with the longest prompts; waiting {speed['waiting_share']:.0%}"
+    )
+    yield (
+        f"speed       servers {speed['server_tokens_per_second']:,.0f} tokens/s, trainer "
+        f"{speed['trainer_tokens_per_second']:,.0f} tokens/s; weight exchange {speed['exchange_seconds']:.2f} s, "
+        f"servers paused {speed['exchange_pause']:.2f} s"
     )
 
 

@@ -21,7 +21,7 @@ from areal.utils import fs, name_resolve
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     try:
-        if "--rehearse" in argv:
+        if {"--rehearse", "--smoke"} & set(argv):
             return preflight.rehearsal(argv)
         config, argv = preflight.load(argv, "local")
     except preflight.ConfigurationError as error:

@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 from llavaonevision1_5 import sglang_environment
 
 USAGE = (
-    "usage: python -m areal.launcher.{} ENTRY.py --config FILE.yaml [--dry-run | --rehearse] [key=value ...]"
+    "usage: python -m areal.launcher.{} ENTRY.py --config FILE.yaml [--dry-run | --rehearse | --smoke] "
+    "[key=value ...]"
 )
 HELP = """{usage}
 
@@ -26,6 +27,8 @@ HELP = """{usage}
   --dry-run    the resolved configuration, the processes, memory and time; starts nothing
   --rehearse   walks through the configuration on this machine's CPU with a reduced model; --ranks 2+2: so many servers
                and trainers (1+1 without)
+  --smoke      the same walk on this machine's hardware as configured, with the real model, longest prompts first:
+               memory, time and tokens a second, measured
   key=value    overrides a key of the configuration; +key=value adds one that the file does not name
 
 example: python -m areal.launcher.{name} trains/grpo.py --config configs/digits_cpu_stage1.yaml seed=1
@@ -82,12 +85,14 @@ def load(argv: list[str], launcher_name: str) -> tuple[Any, list[str]]:
 
 
 def rehearsal(argv: list[str]) -> int:
-    """Hand over to the package `rehearsal` beside the entry script; its exit status.
+    """Hand over `--rehearse` and `--smoke` to the package `rehearsal` beside the entry script; its exit status.
 
     Raises ConfigurationError as `load` does.
     """
-    words = [word for word in argv if word != "--rehearse"]
-    if "--ranks" in words:
+    words = [word for word in argv if word not in ("--rehearse", "--smoke")]
+    if len(argv) - len(words) > 1:
+        raise ConfigurationError("--rehearse and --smoke are two things; write one of them")
+    if "--ranks" in words and "--rehearse" in argv:
         place = words.index("--ranks")
         words = words[:place] + words[place + 2 :]
     _refuse_mistakes(words, "local")
