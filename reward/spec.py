@@ -29,6 +29,8 @@ COMMON: dict[str, Any] = {
     "unclosed_answer": False,  # read an <answer> that was cut off before </answer>
     "code_block": False,  # where an answer holds exactly one fenced block, the block is the answer
     "overlong": None,  # {"max_tokens": 4096, "buffer_tokens": 1024}: soft overlong penalty (DAPO, eq. 13)
+    "vote": None,  # "frequency" or "majority": the group judges itself in training (reward/votes.py)
+    "vote_entropy_weight": 0.0,  # of the entropy of its answers, subtracted then
     "repetition": None,  # {"n": 8, "max_fraction": 0.3}: penalty for repeated word n-grams
 }
 
@@ -73,6 +75,11 @@ def _resolve_cached(answer_type: str, spec_text: str) -> Rule:
         if key not in params and not verifier.open_params:
             raise ValueError(f"spec.{key}: unknown for {name!r}, wanted one of {sorted(params)}")
         params[key] = value
+    if params["vote"] not in (None, "frequency", "majority"):
+        raise ValueError(f"spec.vote: got {params['vote']!r}, wanted 'frequency', 'majority' or null")
+    weight = params["vote_entropy_weight"]
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+        raise ValueError(f"spec.vote_entropy_weight: got {weight!r}, wanted a number of at least 0")
     deadline = params.get("deadline_seconds", 1.0)
     if not isinstance(deadline, int | float) or not 0 < deadline < math.inf:
         raise ValueError(f"spec.deadline_seconds: got {deadline!r}, wanted a positive number")

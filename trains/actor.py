@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from trains.advantages import write_advantages
-from trains.config import ActorConfig, CriticConfig, LossConfig
+from trains.config import ActorConfig, CriticConfig, GroundTruthConfig, LossConfig
 from trains.host.engine import VisionEngine, by_group
 from trains.loss_record import Objective, record
 from trains.types import Group
@@ -34,6 +34,7 @@ TRAINED_KEYS = (
     "proximal_logprobs",
     "reference_logprobs",
     "advantages",
+    "given",
 )
 
 
@@ -41,6 +42,7 @@ class VisionActor(VisionEngine):
     """Learns from batches, which are lists of groups."""
 
     critic_options: CriticConfig | None = None  # of PPO
+    ground_truth = GroundTruthConfig()
     entropy_coefficient = EntropyCoefficient(0.0)
     # called with the number of a minibatch whose optimizer step was left out, before the next one (trains/capsule.py)
     on_skipped: Callable[[int], None] | None = None
@@ -69,7 +71,14 @@ class VisionActor(VisionEngine):
     def compute_advantages(self, batch: list[Group]) -> None:
         """Write `advantages`, `behavior_logprobs`, `policy_mask`, `policy_versions` `[G, seq]` into each group."""
         seed = self.get_version() if self.loss.shuffle_rewards else None
-        write_advantages(batch, self.loss, self.sum_over_ranks, critic=self.critic_options, shuffle_seed=seed)
+        write_advantages(
+            batch,
+            self.loss,
+            self.sum_over_ranks,
+            critic=self.critic_options,
+            shuffle_seed=seed,
+            ground_truth=self.ground_truth,
+        )
 
     @property
     def needs_proximal_pass(self) -> bool:
@@ -123,6 +132,9 @@ class VisionActor(VisionEngine):
         proximal = inputs["proximal_logprobs"] if self.needs_proximal_pass else policy_logprobs.detach()
         if not options.recompute_logprob:
             proximal = behavior  # the clip is around the behavior policy itself, as in plain PPO
+        given = inputs["given"].bool() if "given" in inputs else None
+        if given is not None:  # nobody drew them: there is no behavior policy to weigh by
+            behavior = torch.where(given, proximal, behavior)
         per_token, stats = decoupled_ppo_loss(
             policy_logprobs,
             proximal,
@@ -145,6 +157,8 @@ class VisionActor(VisionEngine):
             sapo_tau_negative=options.sapo_tau_negative,
             cu_seqlens=inputs["cu_seqlens"],
         )
+        if given is not None:
+            per_token = torch.where(given, self.ground_truth.weight * per_token, per_token)
         if options.off_policy_delta is not None:
             masked = off_policy_responses(
                 policy_logprobs,

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from reward.parts.shaping import PENALTIES
 from reward.types import UNJUDGED
-from trains.config import CriticConfig, LossConfig
+from trains.config import CriticConfig, GroundTruthConfig, LossConfig
+from trains.ground_truth import mark_given, smoothed
 from trains.types import Group, GroupInfo
 from utils.advantages import (
     OVER_THE_BATCH,
@@ -32,6 +33,7 @@ def write_advantages(
     *,
     critic: CriticConfig | None = None,
     shuffle_seed: int | None = None,
+    ground_truth: GroundTruthConfig | None = None,
 ) -> None:
     """Write `advantages`, `behavior_logprobs`, `policy_mask`, `policy_versions` `[G, seq]` into each group.
 
@@ -39,7 +41,8 @@ def write_advantages(
     tokens of all ranks. A group without signal gets exactly zero, or with `without_signal: batch_mean` counts in that
     normalisation: (0 - mean) / std; the reinforce++ forms count every rollout. `overlong_filter` takes truncated
     answers out of `policy_mask`, and so out of losses, denominators and the batch's statistics; their rewards stay.
-    With `shuffle_seed` what the rollouts earned is dealt out at random among this rank's (a control).
+    With `ground_truth` given answers are marked, and smoothed (trains/ground_truth.py). With `shuffle_seed` what the
+    rollouts earned is dealt out at random among this rank's (a control).
     """
     for group in batch:
         group["policy_mask"] = previous(group["loss_mask"])
@@ -49,9 +52,12 @@ def write_advantages(
         group["behavior_logprobs"] = previous(group["logprobs"]) * group["policy_mask"]
         group["policy_versions"] = previous(group["versions"])
     sizes = [len(group["rewards"]) for group in batch]
-    rewards = shape_rewards(
-        torch.cat([group["rewards"] for group in batch]), bias=loss.reward_bias, scaling=loss.reward_scaling
-    )
+    earned = [group["rewards"] for group in batch]
+    if ground_truth is not None and ground_truth.num_given:
+        mark_given(batch)
+        if ground_truth.smooth:
+            earned = [smoothed(r, g["info"][0].given) for r, g in zip(earned, batch, strict=True)]
+    rewards = shape_rewards(torch.cat(earned), bias=loss.reward_bias, scaling=loss.reward_scaling)
     order = torch.arange(len(rewards), device=rewards.device)
     if shuffle_seed is not None:
         order = shuffled(order, shuffle_seed)

@@ -24,6 +24,7 @@ from reward import RewardOutput
 from reward.settings import group_rewards
 from reward.spec import resolve
 from reward.trajectory import NO_WEIGHTS, TrajectoryWeights, score_trajectory
+from reward.votes import after_the_vote
 from trains.host.rollout import token_versions
 from trains.types import Group, GroupInfo
 from trains.workflow import UnusableResponseError, VisionRolloutWorkflow
@@ -100,7 +101,7 @@ class AgentWorkflow(VisionRolloutWorkflow):
         rollouts: list[tuple[Trajectory, RewardOutput]],
     ) -> Group:
         prompt, trajectories = encoded.input_ids, [trajectory for trajectory, _ in rollouts]
-        scores = [score for _, score in rollouts]
+        scores = after_the_vote(sample, [score for _, score in rollouts])
         seq = len(prompt) + max(len(trajectory.tokens) for trajectory in trajectories)
 
         def padded(before: list, rows: list[list], fill: float, dtype: torch.dtype) -> torch.Tensor:

@@ -233,6 +233,15 @@ class RehearsalConfig:
 
 
 @dataclass
+class GroundTruthConfig:
+    """Reference answers among a group's rollouts (see `trains/ground_truth.py`); 0 is none."""
+
+    num_given: int = 0
+    weight: float = 1.0
+    smooth: bool = True
+
+
+@dataclass
 class TrainDataConfig(TrainDatasetConfig):
     """Where the prompts come from (see `dataset/loader.py`)."""
 
@@ -262,6 +271,7 @@ class Config(BaseExperimentConfig):
     actor: ActorConfig = field(default_factory=ActorConfig)
     ref: ReferenceConfig = field(default_factory=ReferenceConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
+    ground_truth: GroundTruthConfig = field(default_factory=GroundTruthConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     prompts: PromptsConfig = field(default_factory=PromptsConfig)

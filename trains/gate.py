@@ -202,6 +202,12 @@ def _check_batch(config: Any) -> Iterator[str]:
             f"actor.num_minibatches={config.actor.num_minibatches} does not divide the {num_prompts} prompts of a "
             "step and rank"
         )
+    given = config.ground_truth.num_given
+    if given and (given >= config.gconfig.n_samples or config.agent.enabled):
+        yield (
+            f"ground_truth.num_given={given} with gconfig.n_samples={config.gconfig.n_samples}, agent.enabled="
+            f"{str(config.agent.enabled).lower()}: wanted fewer than the group has, and no conversations with tools"
+        )
     if config.loss.estimator == "gdpo" and config.agent.enabled:
         yield (
             "loss.estimator='gdpo' with agent.enabled=true: the parts of a conversation's reward are no parts of its "

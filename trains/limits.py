@@ -63,6 +63,8 @@ NUMBERS: tuple[Limit, ...] = (
     ("loss.reward_bias", math.isfinite, "a finite number"),
     ("actor.num_minibatches actor.mb_spec.n_mbs actor.mb_spec.max_tokens_per_mb", _at_least(1), "1 or more"),
     ("actor.logprob_block_size", _above(0), "more than 0"),
+    ("ground_truth.num_given", _at_least(0), "0 or more"),
+    ("ground_truth.weight", _at_least(0), "a finite number of at least 0"),
     ("critic.num_minibatches", _at_least(1), "1 or more"),
     ("critic.lr", _above(0), "a finite number above 0"),
     ("critic.value_clip", _above(0), "more than 0, or null for none"),

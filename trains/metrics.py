@@ -84,6 +84,7 @@ def _facts(group: Group, version: int) -> dict[str, Any]:
                 "agent": agent_facts(info.trajectories[i]) if info.trajectories else None,
             }
             for i, score in enumerate(info.scores)
+            if "given" not in group or not info.given[i]  # what was drawn, not what was given
         ],
         "counters": _counters(info),
         "has_signal": has_signal(group),

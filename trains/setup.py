@@ -25,6 +25,7 @@ from trains.actor import VisionActor
 from trains.agent import AgentWorkflow
 from trains.config import Config
 from trains.critic import VisionCritic
+from trains.ground_truth import GroundTruthWorkflow
 from trains.host.allocation import server_allocation
 from trains.host.logs import let_be_heard
 from trains.host.recovery import Recovery, resume
@@ -174,7 +175,7 @@ def build(config: Config) -> Run:
     for engine in filter(None, (reference, critic)):
         engine.create_process_group(parallel_strategy=allocation.train)
         engine.initialize(addr=None, ft_spec=spec)
-    actor.critic_options = config.critic
+    actor.critic_options, actor.ground_truth = config.critic, config.ground_truth
 
     rollout = BoundedRollout(config.rollout, config.buffer, forbidden)
     rollout.initialize(train_data_parallel_size=world_size)
@@ -273,12 +274,14 @@ def _workflow(
 ) -> VisionRolloutWorkflow:
     if config.agent.enabled:
         return _agent(config, processor, config.gconfig, options, tools)
-    share = config.rehearsal.reference_share
+    share, given = config.rehearsal.reference_share, config.ground_truth.num_given
+    limit = config.actor.mb_spec.max_tokens_per_mb or config.sglang.context_length
+    if not share and given:
+        return GroundTruthWorkflow(processor, config.gconfig, num_given=given, max_tokens=limit, **options)
     if not share:
         return VisionRolloutWorkflow(processor, config.gconfig, **options)
     from trains.rehearsal.answers import RehearsedWorkflow
 
-    limit = config.actor.mb_spec.max_tokens_per_mb or config.sglang.context_length
     return RehearsedWorkflow(processor, config.gconfig, share=share, max_tokens=limit, **options)
 
 

@@ -70,6 +70,8 @@ class Group(TypedDict):
     behavior_logprobs: NotRequired[Tensor]  # float32, predicting: logprobs; 0 outside of policy_mask
     policy_versions: NotRequired[Tensor]  # int32, predicting: versions
     advantages: NotRequired[Tensor]  # float32, predicting: the rollout's advantage on policy_mask, else 0
+    # by trains/ground_truth.py, where answers are given: int32, predicting: 1 on their tokens that are trained on
+    given: NotRequired[Tensor]
     # with `values`, by the same: float32, predicting, 0 outside of policy_mask: what the critic learns and is held to
     returns: NotRequired[Tensor]
     monte_carlo: NotRequired[Tensor]
@@ -90,6 +92,9 @@ class GroupInfo:
     truncated: list[bool]  # ended at the token limit, by the engine's stop reason
     lengths: list[int]  # generated tokens
     num_interruptions: int  # requests that a weight update cut in two
+    given: list[bool] = field(
+        default_factory=list
+    )  # answers that were not drawn but given (section ground_truth)
     num_references: int = 0  # of the first rollouts: the reference answer, put there by a rehearsal
     part_weights: dict[str, float] = field(default_factory=lambda: dict(WEIGHTS))  # of the sample's reward
     spec: dict[str, Any] | None = None  # of the reward

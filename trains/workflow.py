@@ -18,6 +18,7 @@ from dataset.prompts import DEFAULT_PROMPTS, PromptConfig
 from reward import RewardOutput
 from reward.settings import DEFAULT_SETTINGS, RewardSettings, group_rewards
 from reward.spec import resolve
+from reward.votes import after_the_vote
 from trains.host.rollout import token_versions
 from trains.image_files import ImageFiles
 from trains.rollout_records import ImageStore
@@ -168,7 +169,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         def padded(rows: list[list], fill: float, dtype: torch.dtype) -> torch.Tensor:
             return torch.tensor([row + [fill] * (seq - len(row)) for row in rows], dtype=dtype)
 
-        scores = [score for *_, score, _ in rollouts]
+        scores = after_the_vote(sample, [score for *_, score, _ in rollouts])
         token_types = {}
         if encoded.mm_token_type_ids is not None:
             rows = [encoded.mm_token_type_ids + [0] * n for n in lengths]
@@ -198,6 +199,9 @@ class VisionRolloutWorkflow(RolloutWorkflow):
                     lengths=lengths,
                     num_interruptions=num_interruptions,
                     num_references=self.num_references,
+                    given=[
+                        self.given_answer(sample, encoded, i) is not None for i in range(self.num_rollouts)
+                    ],
                     part_weights=dict(resolve(sample.answer_type, sample.spec).weights),
                     spec=sample.spec,
                     image_data=encoded.image_data,
