@@ -29,6 +29,30 @@ from trains.types import Failure, Group
 POLL_SECONDS = 1.0
 
 
+class Streak(Protocol):
+    """Counts what happens in a row, over all trainer ranks (trains/host/streak.py) or over one."""
+
+    def add(self) -> int:
+        """One more; how many there are now."""
+
+    def reset(self) -> None:
+        """Something else has happened."""
+
+
+class LocalStreak:
+    """Of one rank."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self) -> int:
+        self.count += 1
+        return self.count
+
+    def reset(self) -> None:
+        self.count = 0
+
+
 class Executor(Protocol):
     """What the buffer needs; trains/host/executor.py fulfils it with AReaL's `WorkflowExecutor`."""
 
@@ -69,7 +93,10 @@ class RingBuffer:
         freshness: `auto` submits just in time, as few groups as keep the trainer from waiting; `off` always fills the
             capacity.
         max_attempts_per_batch: with `drop_without_signal`, give up after dropping this many batches of groups in a
-            row; the number of times that one prompt may fail or be evicted; prompts in a row whose data is wrong.
+            row; the number of times that one prompt may fail, and that it may be evicted; prompts in a row whose data
+            is wrong.
+        dropped: counts the dropped groups in a row, over all ranks.
+        num_ranks: that share the batch.
         leave_out: called with a prompt whose data is wrong and the reason; without it the first one stops the run.
     """
 
@@ -83,6 +110,8 @@ class RingBuffer:
         drop_without_signal: bool = False,
         freshness: str = "auto",
         max_attempts_per_batch: int = 8,
+        dropped: Streak | None = None,
+        num_ranks: int = 1,
         leave_out: Callable[[Any, str], None] | None = None,
     ):
         self.executor = executor
@@ -91,12 +120,15 @@ class RingBuffer:
         self.resubmit_evicted = resubmit_evicted
         self.drop_without_signal = drop_without_signal
         self.max_attempts_per_batch = max_attempts_per_batch
+        self.dropped = dropped or LocalStreak()
+        self.num_ranks = num_ranks
         self.leave_out = leave_out
         self._wrong_in_a_row = 0
         self.pace = JustInTime(batch_size, self.capacity) if freshness == "auto" else None
         self.counts: Counter[str] = Counter()  # since the start: submitted, consumed, evicted, ...
         self._undelivered: dict[int, Any] = {}  # prompts submitted and not consumed, in order of submission
-        self._attempts: Counter[int] = Counter()
+        self._failures: Counter[int] = Counter()  # by prompt; evictions are no fault of it
+        self._evictions: Counter[int] = Counter()
         self._ready: list[Entry] = []
         self._next_key = 0
         self._to_resubmit: list[Any] = []  # prompts restored from a checkpoint
@@ -119,19 +151,25 @@ class RingBuffer:
         return len(self._ready)
 
     def next_batch(
-        self, prompts: Iterator[Any], workflow: Any, get_version: Callable[[], int]
-    ) -> list[Group]:
+        self,
+        prompts: Iterator[Any],
+        workflow: Any,
+        get_version: Callable[[], int],
+        give_up: Callable[[], bool] | None = None,
+    ) -> list[Group] | None:
         """The `batch_size` oldest finished groups, none with a token older than eta versions; blocks for them.
 
-        `prompts` is endless. Raises `NoSignalError` or `RolloutFailedError`, see the classes.
+        `prompts` is endless. None where `give_up`, asked about once a second, says so
+        first. Raises `NoSignalError` or `RolloutFailedError`, see the classes.
         """
-        num_dropped = 0
         while True:
             version = get_version()
             self._evict(version, workflow)
             self._fill(prompts, workflow)
             if len(self._ready) >= self.batch_size:
                 break
+            if give_up is not None and give_up():
+                return None
             for group in self._collect():
                 if group is None:
                     raise RolloutFailedError("AReaL rejected a rollout; the trainer's log says why")
@@ -140,10 +178,10 @@ class RingBuffer:
                     continue
                 self._wrong_in_a_row = 0
                 if self.drop_without_signal and not has_signal(group):
-                    num_dropped += 1
-                    self._on_dropped(group, num_dropped)
+                    self._on_dropped(group)
                 else:
-                    num_dropped = 0
+                    if self.drop_without_signal:
+                        self.dropped.reset()
                     self._ready.append(Entry(group["info"][0].key, group, oldest_version(group)))
         self._ready.sort(key=lambda entry: entry.key)
         batch, self._ready = self._ready[: self.batch_size], self._ready[self.batch_size :]
@@ -152,7 +190,7 @@ class RingBuffer:
             if gap > self.max_staleness:  # never, after `_evict`; what is trained on is worth a second look
                 raise RuntimeError(f"group {entry.key} is {gap} versions old, eta is {self.max_staleness}")
             del self._undelivered[entry.key]
-            self._attempts.pop(entry.key, None)
+            self._forget(entry.key)
         self.counts["consumed"] += len(batch)
         self._observe()
         return [entry.group for entry in batch]
@@ -200,19 +238,25 @@ class RingBuffer:
         for entry in stale:
             self.counts["evicted"] += 1
             self.executor.release()
-            self._attempts[entry.key] += 1
+            self._evictions[entry.key] += 1
             prompt = self._undelivered.pop(entry.key)
-            if self.resubmit_evicted and self._attempts[entry.key] < self.max_attempts_per_batch:
+            if self.resubmit_evicted and self._evictions[entry.key] < self.max_attempts_per_batch:
                 self._submit(entry.key, prompt, workflow)
             else:  # its answers take longer than the bound allows; again and again they would be thrown away
                 self.counts["given_up"] += 1
-                del self._attempts[entry.key]
+                self._forget(entry.key)
 
-    def _on_dropped(self, group: Group, num_dropped: int) -> None:
+    def _forget(self, key: int) -> None:
+        for counts in (self._failures, self._evictions):
+            counts.pop(key, None)
+
+    def _on_dropped(self, group: Group) -> None:
         self.counts["dropped_without_signal"] += 1
         self.executor.release()
-        del self._undelivered[group["info"][0].key]
-        if num_dropped >= self.max_attempts_per_batch * self.batch_size:
+        key, num_dropped = group["info"][0].key, self.dropped.add()
+        del self._undelivered[key]
+        self._forget(key)
+        if num_dropped >= self.max_attempts_per_batch * self.batch_size * self.num_ranks:
             raise NoSignalError(
                 f"{num_dropped} groups in a row had equal rewards: the data has no signal left for this policy "
                 "(all solved or all unsolvable); curate it again, or set buffer.drop_without_signal: false"
@@ -224,13 +268,21 @@ class RingBuffer:
         if failure.is_data_error and self.leave_out is not None:
             self._wrong_in_a_row += 1
             if self._wrong_in_a_row < self.max_attempts_per_batch:
-                self._attempts.pop(failure.key, None)
+                self._forget(failure.key)
                 self.leave_out(self._undelivered.pop(failure.key), failure.message)
                 return
-        self._attempts[failure.key] += 1
-        if failure.is_data_error or self._attempts[failure.key] >= self.max_attempts_per_batch:
-            raise RolloutFailedError(failure.message)
+        self._failures[failure.key] += 1
+        if failure.is_data_error or self._failures[failure.key] >= self.max_attempts_per_batch:
+            name = _name(self._undelivered[failure.key])
+            raise RolloutFailedError(
+                f"sample {name}: {failure.message} (failed {self._failures[failure.key]} times)"
+            )
         self._submit(failure.key, self._undelivered.pop(failure.key), workflow)
+
+
+def _name(prompt: Any) -> str:
+    """A row's id, as its file or generator has it."""
+    return str(prompt.get("id", "without an id")) if isinstance(prompt, dict) else repr(prompt)
 
 
 def oldest_version(group: Group) -> int:

@@ -225,6 +225,21 @@ class RecordsConfig:
 
 
 @dataclass
+class LauncherConfig:
+    """What the local launcher does about what dies or hangs (see 3rdparty/areal_launcher)."""
+
+    max_server_restarts: int = 8
+    hang_floor_seconds: float | None = 300.0
+
+
+@dataclass
+class TrialConfig:
+    """What becomes of an earlier run of the same name (see `trains/trial.py`)."""
+
+    overwrite: bool = False
+
+
+@dataclass
 class RehearsalConfig:
     """What `--rehearse` and `--smoke` alone set (see trains/rehearsal)."""
 
@@ -264,6 +279,7 @@ class EvalDataConfig(ValidDatasetConfig):
 class Config(BaseExperimentConfig):
     """One training run."""
 
+    deterministic: bool = False
     gconfig: GenerationHyperparameters = field(default_factory=GenerationHyperparameters)
     eval_gconfig: GenerationHyperparameters = field(default_factory=GenerationHyperparameters)
     rollout: InferenceEngineConfig = field(default_factory=InferenceEngineConfig)
@@ -277,6 +293,8 @@ class Config(BaseExperimentConfig):
     prompts: PromptsConfig = field(default_factory=PromptsConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)
     records: RecordsConfig = field(default_factory=RecordsConfig)
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    trial: TrialConfig = field(default_factory=TrialConfig)
     rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
     train_dataset: TrainDataConfig = field(default_factory=TrainDataConfig)
     valid_dataset: EvalDataConfig | None = None

@@ -69,7 +69,7 @@ def _roll_out(run: Run) -> list[dict[str, Any]]:
             elif failure.is_data_error:
                 run.eval_dataloader.leave_out(*opened.pop(failure.key), failure.message)
             else:
-                raise RuntimeError(f"evaluation: {failure.message}")
+                raise RuntimeError(f"evaluation, sample {opened[failure.key][1]}: {failure.message}")
     return records
 
 

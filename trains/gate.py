@@ -180,6 +180,16 @@ def _check_records(config: Any) -> Iterator[str]:
 
 
 def _check_batch(config: Any) -> Iterator[str]:
+    if config.deterministic and config.agent.enabled:
+        yield "deterministic=true with agent.enabled=true: the turns of conversations come in another order each time"
+    if config.deterministic and (
+        config.rollout.max_head_offpolicyness != 0 or config.allocation.train.dp_size != 1
+    ):
+        yield (
+            f"deterministic=true with rollout.max_head_offpolicyness={config.rollout.max_head_offpolicyness} and "
+            f"allocation_mode={config.allocation_mode!r}: wanted 0 and one trainer rank (fsdp:d1); what runs at the "
+            "same time comes in another order each time"
+        )
     batch_size, ranks = config.train_dataset.batch_size, config.allocation.train.dp_size
     if batch_size % ranks:
         yield (
@@ -281,6 +291,18 @@ def _check_paths(config: Any) -> Iterator[str]:
     for key, path in sources:
         yield from _check_data(key, path)
     yield from _check_writable("cluster.fileroot", config.cluster.fileroot)
+
+
+def _check_own_folder(config: Any) -> Iterator[str]:
+    """Nothing that a run starts from may lie where it writes."""
+    models = {"actor.path": config.actor.path, "ref.path": config.ref.path}
+    own = (Path(config.cluster.fileroot) / config.experiment_name / config.trial_name).resolve()
+    for key, path in models.items():
+        if path is not None and own in (place := Path(path).resolve(), *place.parents):
+            yield (
+                f"{key}={path!r} lies in this run's own folder, which it would write over; write trial_name=NAME or "
+                "another experiment_name"
+            )
 
 
 def _check_checkpoint(config: Any, key: str, path: str) -> Iterator[str]:
@@ -391,6 +413,7 @@ CHECKS = (
     _check_records,
     _check_batch,
     _check_paths,
+    _check_own_folder,
     _check_engine,
     check_agent,
 )

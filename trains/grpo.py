@@ -10,7 +10,7 @@ SGLang servers answer prompts all the time; finished groups of G scored answers 
 3. compute_advantages   reward against the group's mean and standard deviation
 4. ppo_update           decoupled PPO: clip the ratio to the proximal policy, weigh by the capped behavior weight
 5. update_weights       pause the rollout, hand over the weights, count up the version, resume
-6. save, evaluate       rollout goes on meanwhile
+6. evaluate, save       rollout goes on meanwhile
 
 Kept from GRPO: the group baseline. Dropped: the KL penalty (off by default) and the sequence-mean loss (token mean
 over the batch instead). Added: asymmetric clipping, and the behavior weight that makes stale tokens usable. With
@@ -21,6 +21,7 @@ import sys
 
 from areal.api import SaveLoadMeta
 
+from trains import heartbeat
 from trains.capsule import Capsules
 from trains.config import load
 from trains.evaluation import evaluate
@@ -32,12 +33,14 @@ from trains.setup import Run, build, run_directory
 
 
 def main(argv: list[str]) -> None:
+    heartbeat.start()
     run = build(load(argv))
     report, skips = Report(run), SkipCounter(run.config.actor.max_skipped_steps)
     actor, rollout = run.actor, run.rollout
     capsules = Capsules(run.config, actor, run_directory(run.config))
-    if run.start_step == 0 and run.config.evaluator.eval_before_train and run.eval_dataloader is not None:
-        report.evaluation(0, evaluate(run))
+    with report.phase("evaluate"):
+        if is_evaluation_wanted_first(run, report):
+            report.evaluation(run.start_step, evaluate(run))
 
     for step in range(run.start_step, run.total_steps):
         run.progress.step = step
@@ -77,12 +80,8 @@ def main(argv: list[str]) -> None:
             run.set_version(step + 1)
             rollout.resume()
 
-        is_due = is_evaluation_due(run, step)
-        with report.phase("save"):
-            save(run, step)
-
         with report.phase("evaluate"):
-            if is_due:
+            if is_evaluation_due(run, step):
                 report.evaluation(step + 1, evaluate(run))
 
         record = report.step(step, batch, update)
@@ -91,7 +90,12 @@ def main(argv: list[str]) -> None:
         if step == run.start_step:
             check_parity(record, run.config.actor.dtype, run.config.actor.parity_threshold)
 
-    finish(run, report)
+        # a checkpoint says that its step is done: what is to be known of the step is on the disk before
+        with report.phase("save"):
+            save(run, step)
+
+    with report.phase("finish"):
+        finish(run, report)
 
 
 def save(run: Run, step: int) -> None:
@@ -100,7 +104,19 @@ def save(run: Run, step: int) -> None:
     tokens = {"tokenizer": engine.tokenizer, "processor": engine.processor}
     run.saver.save(engine, info.epoch, info.epoch_step, info.global_step, **tokens)
     data = ResumableData(run.train_dataloader, run.rollout, engine.entropy_coefficient)
-    run.recover.dump(engine, info, run.saver, run.evaluator, run.stats_logger, data, **tokens)
+    is_last = step + 1 == run.total_steps
+    run.recover.dump(
+        engine, info, run.saver, run.evaluator, run.stats_logger, data, is_last=is_last, **tokens
+    )
+
+
+def is_evaluation_wanted_first(run: Run, report: Report) -> bool:
+    """Before training, and where a resumed run has no step left to do and its last evaluation is not there."""
+    if run.eval_dataloader is None or report.has_evaluation(run.start_step):
+        return False
+    return (
+        run.config.evaluator.eval_before_train if run.start_step == 0 else run.start_step >= run.total_steps
+    )
 
 
 def is_evaluation_due(run: Run, step: int) -> bool:

@@ -96,6 +96,8 @@ NUMBERS: tuple[Limit, ...] = (
         "seconds above 0, or null for never",
     ),
     ("recover.retries", _at_least(0), "0 or more"),
+    ("launcher.max_server_restarts", _at_least(0), "0 or more"),
+    ("launcher.hang_floor_seconds", _at_least(10), "10 seconds or more, or null for no watch"),
 )
 
 CHOICES: dict[str, tuple[Any, ...]] = {

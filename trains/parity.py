@@ -82,7 +82,8 @@ def _score(rollout: BoundedRollout, group: Group, info: GroupInfo) -> torch.Tens
     ]
     payload = {
         "input_ids": [ids[row, : ends[row]].tolist() for row in rows],
-        "sampling_params": {"max_new_tokens": 1, "temperature": 1.0},
+        # the token that has to be generated is the most likely one: it takes nothing from the server's random stream
+        "sampling_params": {"max_new_tokens": 1, "temperature": 0.0},
         "return_logprob": True,
         "logprob_start_len": num_prompt - 1,
     }

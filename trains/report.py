@@ -14,18 +14,20 @@ from typing import Any
 import torch
 
 from dataset.mixture import as_mixture
+from trains import heartbeat
 from trains.guards import PARITY_THRESHOLDS, FinalError
 from trains.metrics import batch_metrics, flat, update_metrics
 from trains.rollout_records import RolloutRecords
 from trains.setup import Run, run_directory
+from trains.trial import continue_from
 from trains.types import Group
+from utils import records
 from utils.advice import Watch
 from utils.files import replacing
 from utils.masking import masked_arguments
 from utils.rollout_files import FOLDER
 from utils.run_manifest import MANIFEST
 
-RECORDS = ("metrics.jsonl", "evaluations.jsonl", "rollouts.jsonl")  # one line per step or evaluation
 FINAL = "[grpo] starting again would end the same way"  # the launcher reads it (areal.launcher.supervisor)
 STEPS_TO_REPEAT = 20  # without a finding, before it is said again
 PHASES = ("rollout", "proximal", "advantages", "update", "exchange", "save", "evaluate")
@@ -67,25 +69,28 @@ class Report:
         self.started = self.step_started = time.perf_counter()
         if self.is_writer:
             self._write_manifest(finished=False)
-            if run.start_step == 0:
-                for name in RECORDS:
-                    (self.directory / name).unlink(missing_ok=True)
-            else:
-                self._forget_steps_from(run.start_step)
+            if run.start_step > 0:
+                continue_from(self.directory, run.start_step)
                 self._look_back()
             if self.rollout_records is not None:
                 self.rollout_records.forget_steps_after(run.start_step)
+            name = f"{run.config.experiment_name}/{run.config.trial_name}"
             self.say(
-                f"{run.config.experiment_name}/{run.config.trial_name}: steps {run.start_step + 1} to "
-                f"{run.total_steps}, {run.config.train_dataset.batch_size} prompts x {run.config.gconfig.n_samples} "
-                f"rollouts a step, at most {run.config.rollout.max_head_offpolicyness} versions behind"
+                f"{name}: steps {run.start_step + 1} to {run.total_steps}, "
+                f"{run.config.train_dataset.batch_size} prompts x {run.config.gconfig.n_samples} rollouts a step, at "
+                f"most {run.config.rollout.max_head_offpolicyness} versions behind"
+                if run.start_step < run.total_steps
+                else f"{name}: its checkpoint is of step {run.start_step}, total_steps are {run.total_steps}: no step "
+                "is left to do"
             )
 
     @contextmanager
     def phase(self, name: str):
         """Time a phase of the step under its name."""
         start = time.perf_counter()
+        heartbeat.enter(name, self.run.progress.step)
         yield
+        heartbeat.enter("between phases")
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def step(self, step: int, batch: list[Group], update: dict[str, float]) -> dict[str, Any]:
@@ -148,6 +153,10 @@ class Report:
         self.say(
             f"held-out accuracy after step {step}: {overall['accuracy']:.3f} on {overall['num_samples']} ({types})"
         )
+
+    def has_evaluation(self, step: int) -> bool:
+        """Whether the evaluation after `step` steps is on the disk."""
+        return any(record["step"] == step for record in records.read(self.directory / "evaluations.jsonl"))
 
     def finish(self, checkpoint: Path) -> None:
         if self.is_writer:
@@ -229,23 +238,12 @@ class Report:
             print(f"[grpo] the rollouts of step {step + 1} are not kept: {error}", flush=True)
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
-        with (self.directory / name).open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        records.append(self.directory / name, record)
 
     def _look_back(self) -> None:
         """Show the watch what a resumed run has recorded."""
-        path = self.directory / "metrics.jsonl"
-        for line in path.read_text().splitlines() if path.exists() else ():
-            record = json.loads(line)
+        for record in records.read(self.directory / "metrics.jsonl"):
             self.advised |= {item.name: record["step"] for item in self.watch.step(record)}
-
-    def _forget_steps_from(self, step: int) -> None:
-        """After a recovery, drop the records of steps that are done again."""
-        for name in RECORDS:
-            path = self.directory / name
-            if path.exists():
-                kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]
-                path.write_text("".join(line + "\n" for line in kept))
 
 
 def _example(group: Group) -> dict[str, Any]:

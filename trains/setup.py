@@ -8,7 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from areal.api import FinetuneSpec, StepInfo, WeightUpdateMeta
+from areal.launcher import trial_lock
 from areal.utils import seeding
 from areal.utils.evaluator import Evaluator
 from areal.utils.hf_utils import load_hf_processor_and_tokenizer
@@ -21,18 +24,21 @@ from dataset.bad_rows import BadRows
 from dataset.loader import create_dataloader
 from dataset.media_tokens import media_token_ids
 from reward.pool import RewardPool
+from trains import trial
 from trains.actor import VisionActor
 from trains.agent import AgentWorkflow
 from trains.config import Config
 from trains.critic import VisionCritic
 from trains.ground_truth import GroundTruthWorkflow
 from trains.host.allocation import server_allocation
+from trains.host.frequencies import Frequency
 from trains.host.logs import let_be_heard
 from trains.host.recovery import Recovery, resume
 from trains.host.rollout import BoundedRollout
 from trains.host.saver import Saver
 from trains.image_files import ImageFiles
 from trains.rollout_records import ImageStore
+from trains.turns import Turns
 from trains.workflow import VisionRolloutWorkflow
 from utils.rollout_files import FOLDER
 
@@ -126,9 +132,8 @@ def build(config: Config) -> Run:
 
     processor, _ = load_hf_processor_and_tokenizer(config.actor.path)
     data, prompts = config.train_dataset, config.prompt_settings()
+    _take_trial(config, actor)
     bad_rows = BadRows(run_directory(config) / dataset.bad_rows.FILE_NAME)
-    if actor.rank == 0:
-        bad_rows.path.unlink(missing_ok=True)
     shared = {
         "rank": rank,
         "world_size": world_size,
@@ -184,6 +189,8 @@ def build(config: Config) -> Run:
     eval_rollout = BoundedRollout(eval_config, config.buffer, forbidden)
     eval_rollout.initialize(train_data_parallel_size=world_size)
     weight_meta = _weight_meta(config)
+    if actor.rank == 0:
+        rollout.keep_servers(weight_meta)
     actor.connect_engine(rollout, weight_meta)
 
     if config.stats_logger.wandb.mode == "offline":
@@ -208,6 +215,7 @@ def build(config: Config) -> Run:
     saver = Saver(config.saver, spec)
     # the evaluation before training is the loop's own; AReaL's flag would add one after the first step
     evaluator = Evaluator(replace(config.evaluator, eval_before_train=False), spec)
+    evaluator.freq_ctl = Frequency.of(config.evaluator)
     stats_logger, recovery = StatsLogger(config, spec), Recovery(config.recover, spec)
     recovery.critic = critic
     start_step = progress.step = resume(
@@ -231,9 +239,14 @@ def build(config: Config) -> Run:
         train_dataloader=train_dataloader,
         eval_dataloader=eval_dataloader,
         workflow=_workflow(
-            config, processor, workflow_options | {"image_store": _image_store(config)}, tool_pool
+            config,
+            processor,
+            workflow_options | {"image_store": _image_store(config), "turns": _turns(config)},
+            tool_pool,
         ),
-        eval_workflow=_eval_workflow(config, processor, workflow_options, tool_pool),
+        eval_workflow=_eval_workflow(
+            config, processor, workflow_options | {"turns": _turns(config)}, tool_pool
+        ),
         weight_meta=weight_meta,
         saver=saver,
         evaluator=evaluator,
@@ -258,11 +271,39 @@ def _critic(config: Config, forbidden: list[int]) -> VisionCritic | None:
     return VisionCritic(config.critic, config.actor, forbidden) if config.loss.estimator == "gae" else None
 
 
+def _take_trial(config: Config, actor: VisionActor) -> None:
+    """Make these ranks the only trainer of their trial, and room for its records.
+
+    Raises `areal.launcher.trial_lock.TrialInUseError` where another one does not end.
+    """
+    if actor.rank == 0:
+        # one whose launcher was killed may still be about to end
+        trial_lock.take(run_directory(config), trial_lock.TRAINER, wait_seconds=60.0)
+        _make_room(config)
+    dist.barrier(group=actor.cpu_group)
+
+
+def _make_room(config: Config) -> None:
+    folder, may_continue = run_directory(config), config.recover.mode not in ("off", "disabled")
+    if not (may_continue and Recovery.link_of(config.recover).is_symlink()):
+        said = trial.begin_anew(folder, may_continue=may_continue, overwrite=config.trial.overwrite)
+        if said is not None:
+            print(f"[grpo] {said}", flush=True)
+    (folder / dataset.bad_rows.FILE_NAME).unlink(missing_ok=True)  # it is written at every start
+
+
 def run_directory(config: Config) -> Path:
     """Where a run leaves its metrics, its summary and its final checkpoint."""
     path = Path(config.cluster.fileroot) / config.experiment_name / config.trial_name
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def _turns(config: Config) -> Turns | None:
+    if not config.deterministic:
+        return None
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    return Turns()
 
 
 def _image_store(config: Config) -> ImageStore | None:

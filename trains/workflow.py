@@ -22,6 +22,7 @@ from reward.votes import after_the_vote
 from trains.host.rollout import token_versions
 from trains.image_files import ImageFiles
 from trains.rollout_records import ImageStore
+from trains.turns import Turns
 from trains.types import Failure, Group, GroupInfo, Rollout
 from utils.sample import Sample
 
@@ -45,6 +46,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         image_files: where images are put for the servers to read; None sends them inside each request.
         reward_settings: the configuration's, the same in curation and evaluation (`reward/settings.py`).
         get_progress: share of training done, in [0, 1], for rewards with a schedule.
+        turns: one request at a time, in the order of submission (`deterministic: true`).
     """
 
     num_references = 0  # of each group: not drawn (trains/rehearsal)
@@ -62,6 +64,7 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         image_store: ImageStore | None = None,
         reward_settings: RewardSettings = DEFAULT_SETTINGS,
         get_progress=lambda: 0.0,
+        turns: Turns | None = None,
     ):
         self.processor = processor
         self.tokenizer = processor.tokenizer
@@ -75,26 +78,34 @@ class VisionRolloutWorkflow(RolloutWorkflow):
         self.image_store = image_store
         self.get_progress = get_progress
         self.reward_settings = reward_settings
+        self.turns = turns
 
     async def arun_episode(self, engine: InferenceEngine, data: dict[str, Any]) -> Rollout:
         """`data` is {"key": int, "prompt": row}. Returns the group, or {"failure": Failure}: AReaL would swallow an
         exception and go on without a word.
         """
         try:
-            sample = Sample.from_row(data["prompt"])
-            encoded = await asyncio.to_thread(
-                encode_prompt, self.processor, sample, prompts=self.prompts, max_pixels=self.max_pixels
-            )
-            group = await self.episode(engine, data, sample, encoded)
-            if self.image_store is not None:
-                info = group["info"][0]
-                info.image_files = await asyncio.to_thread(self.image_store.put, encoded.image_data)
-                info.image_sizes = [upright_size(image, sample.id) for image in sample.images]
-            return group
+            async with self._turn(data["key"]):
+                return await self._roll_out(engine, data)
         except Exception as error:
             logger.error("prompt %s failed: %r", data["prompt"].get("id"), error, exc_info=True)
             failure = Failure(data["key"], f"{type(error).__name__}: {error}", isinstance(error, ValueError))
             return {"failure": failure}
+
+    def _turn(self, key: int) -> AbstractAsyncContextManager[None]:
+        return nullcontext() if self.turns is None else self.turns.of(key)
+
+    async def _roll_out(self, engine: InferenceEngine, data: dict[str, Any]) -> Group:
+        sample = Sample.from_row(data["prompt"])
+        encoded = await asyncio.to_thread(
+            encode_prompt, self.processor, sample, prompts=self.prompts, max_pixels=self.max_pixels
+        )
+        group = await self.episode(engine, data, sample, encoded)
+        if self.image_store is not None:
+            info = group["info"][0]
+            info.image_files = await asyncio.to_thread(self.image_store.put, encoded.image_data)
+            info.image_sizes = [upright_size(image, sample.id) for image in sample.images]
+        return group
 
     async def episode(
         self, engine: InferenceEngine, data: dict[str, Any], sample: Sample, encoded: EncodedPrompt
@@ -106,7 +117,10 @@ class VisionRolloutWorkflow(RolloutWorkflow):
                 self._request(group_id, encoded, images, self.given_answer(sample, encoded, place))
                 for place in range(self.num_rollouts)
             ]
-            rollouts = await asyncio.gather(*(self._rollout(engine, sample, r) for r in requests))
+            if self.turns is None:
+                rollouts = await asyncio.gather(*(self._rollout(engine, sample, r) for r in requests))
+            else:
+                rollouts = [await self._rollout(engine, sample, r) for r in requests]
         return self._group(data["key"], sample, encoded, rollouts)
 
     def given_answer(self, sample: Sample, encoded: EncodedPrompt, place: int) -> list[int] | None:

@@ -93,7 +93,7 @@ STEP = {
     "seconds/advantages": "Time of the advantages.",
     "seconds/update": "Time of forward, backward and optimizer.",
     "seconds/exchange": "Time of the weight hand-over as the trainer sees it, writing included.",
-    "seconds/save": "Time of checkpoints.",
+    "seconds/save": "Time of checkpoints: of the step before; a step's record is written before its checkpoint.",
     "seconds/evaluate": "Time of held-out evaluation.",
     "seconds/total": "Time of the whole step.",
     "exchange_pause": "Time that the servers stood still for a hand-over; AReaL resends cut answers up to 0.5 s on.",

@@ -29,6 +29,9 @@ _DEMOTE_FACTOR = 4  # of slow_after_seconds, in processor time: when a slow work
 _WALL_FACTOR = 4  # of slow_after_seconds, in wall time: when a worker is slow whatever processor time it had
 _STARVED_SHARE = 0.2  # of the deadline as processor time: with less, the machine is slow and not the task
 _STARVED_FACTOR = 3  # of the deadline: when even a starved worker is killed
+_STOPPED_SECONDS = (
+    5.0  # a worker that has been stopped (SIGSTOP) is replaced after so long; its task is not to blame
+)
 _SEND_SECONDS = 10.0
 _MAX_SENDS = 3  # to workers that die idle
 _MAX_REPLY_BYTES = 16 << 20
@@ -173,6 +176,9 @@ class Dispatcher(threading.Thread):
             if worker.task is None or now < worker.check_at:
                 continue
             elapsed, cpu = now - worker.started, _cpu_seconds(worker.pid) - worker.started_cpu
+            if elapsed >= _STOPPED_SECONDS and _is_stopped(worker.pid):
+                self._lose(worker, "stopped")
+                continue
             deadline, slow_after = worker.task.deadline_seconds, self._limits.slow_after_seconds
             if elapsed >= deadline and (
                 cpu >= _STARVED_SHARE * deadline or elapsed >= _STARVED_FACTOR * deadline
@@ -291,9 +297,11 @@ class Dispatcher(threading.Thread):
             self._remove(worker)
 
     def _lose(self, worker: Worker, status: str) -> None:
-        """Kill a worker; its task, if any, gets `status` and is not tried again."""
+        """Kill a worker; its task, if any, gets `status` and is not tried again. One whose worker was stopped from
+        outside, or died before it took the task, goes to another worker.
+        """
         task, worker.task = worker.task, None
-        if task is not None and status == "crash" and not worker.taken:
+        if task is not None and (status == "stopped" or (status == "crash" and not worker.taken)):
             self._put_back(task)
         elif task is not None:
             self._resolve(task, status)
@@ -364,3 +372,12 @@ def _cpu_seconds(pid: int) -> float:
         return time.clock_gettime(~pid << 3 | 2)
     except OSError:
         return 0.0
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether a process is in the state that SIGSTOP leaves."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] in "Tt"
+    except (OSError, IndexError):
+        return False

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import signal
 import time
 from typing import Any
 
@@ -18,6 +19,9 @@ def obey(task: dict[str, Any]) -> dict[str, Any]:
         time.sleep(float(argument))
     if command == "segfault":
         ctypes.string_at(0)
+    if command == "stop-once" and not os.path.exists(argument):
+        open(argument, "w").close()
+        os.kill(os.getpid(), signal.SIGSTOP)
     if command == "exit":
         os._exit(3)
     if command == "allocate":

@@ -15,6 +15,7 @@ import pytest
 
 from reward.pool import RewardPool
 from reward.registry import VERIFIERS
+from reward.workers import dispatch
 
 ANSWER_TYPE = "svg-code"  # isolated and without a quick judgement: every completion goes to a worker
 sys.path.append(str(Path(__file__).parent))  # the zygote inherits sys.path
@@ -303,3 +304,13 @@ def test_a_long_lived_pool_soak(pool, deadline):
         assert [output.status for output in outputs[45:]] == ["crash", "timeout", "crash", "ok"]
     assert len(pool.pids()) <= 3
     assert len(os.listdir("/proc/self/fd")) <= descriptors + 3
+
+
+def test_a_worker_that_somebody_stops_is_replaced_and_its_answer_scored_by_another(tmp_path, monkeypatch):
+    """SIGSTOP is nobody's answer: no timeout of the model's."""
+    monkeypatch.setattr(dispatch, "_STOPPED_SECONDS", 0.5)
+    with RewardPool(scorer="pool_scorers:obey") as own:
+        (output,) = run(own, f"stop-once {tmp_path / 'stopped'}")
+        assert (output.status, output.total) == ("ok", 1.0)
+        assert own.counters()["timeouts"] == own.counters()["crashes"] == 0
+        assert (tmp_path / "stopped").exists()

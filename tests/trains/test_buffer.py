@@ -5,8 +5,10 @@ import itertools
 import pytest
 import torch
 
-from tests.trains.fake_executor import BATCH, ETA, FakeExecutor
+from tests.trains.fake_executor import BATCH, ETA, FakeExecutor, info
 from trains.buffer import (
+    Entry,
+    LocalStreak,
     NoSignalError,
     Prompts,
     RingBuffer,
@@ -180,7 +182,70 @@ def test_failures_of_a_prompt_that_was_trained_on_are_forgotten():
     executor.start()
     executor.finish(0, failure="transient")
     buffer.next_batch(iter("xyz"), None, executor.get_version)
-    assert not buffer._attempts
+    assert not buffer._failures
+
+
+def test_evictions_are_no_failures():
+    """Seven evictions and one fault that passes: the prompt has failed once, and is generated again."""
+    executor = FakeExecutor()
+    buffer = RingBuffer(Executor(executor), batch_size=1, max_staleness=0, max_attempts_per_batch=8)
+    buffer._fill(iter([{"id": "a"}]), None)
+    for _ in range(7):
+        executor.start()
+        executor.finish(0)
+        buffer._ready += [
+            Entry(g["info"][0].key, g, oldest_version(g)) for g in buffer._collect() if "info" in g
+        ]
+        executor.version += 1
+        buffer._evict(executor.version, None)
+    assert buffer.counts["evicted"] == 7
+    executor.start()
+    executor.finish(0, failure="transient")
+    (group,) = buffer.next_batch(iter("xyz"), None, executor.get_version)
+    assert group["info"][0].sample_id == "{'id': 'a'}"
+    assert not buffer._evictions
+
+
+def test_a_prompt_that_stops_the_run_is_named():
+    executor = FakeExecutor()
+    buffer = RingBuffer(Executor(executor), batch_size=1, max_staleness=0)
+    buffer._fill(iter([{"id": "digits-17"}]), None)
+    executor.start()
+    executor.finish(0, failure="data")
+    with pytest.raises(RolloutFailedError, match="sample digits-17: data"):
+        buffer.next_batch(iter("xyz"), None, executor.get_version)
+
+
+def test_groups_without_signal_are_counted_over_all_ranks():
+    """Two ranks with equal groups alone: the limit is that of the whole batch, and a group with signal on one of them
+    begins the count anew for both.
+    """
+    streak, executors = LocalStreak(), [FakeExecutor(), FakeExecutor()]
+    ranks = [
+        RingBuffer(
+            Executor(executor),
+            batch_size=1,
+            max_staleness=ETA,
+            drop_without_signal=True,
+            max_attempts_per_batch=3,
+            dropped=streak,
+            num_ranks=2,
+        )
+        for executor in executors
+    ]
+    group = {"info": [info(0, "a")]}
+    for rank in ranks:
+        rank._undelivered[0] = "a"
+        rank._on_dropped(group)
+    assert streak.count == 2
+    assert len(ranks[0].next_batch(iter(range(1000)), None, executors[0].get_version)) == 1
+    assert streak.count == 0
+    for executor in executors:
+        original = executor.finish
+        executor.finish = lambda index, original=original: original(index, rewards=(1.0, 1.0))
+    ranks[1]._undelivered.clear()
+    with pytest.raises(NoSignalError, match="6 groups in a row"):
+        ranks[1].next_batch(iter(range(1000)), None, executors[1].get_version)
 
 
 def test_places_of_dropped_groups_are_given_back():

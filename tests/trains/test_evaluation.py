@@ -50,5 +50,5 @@ def test_a_row_with_wrong_data_is_left_out():
 
 
 def test_any_other_failure_is_an_error():
-    with pytest.raises(RuntimeError, match="evaluation: lost it is"):
+    with pytest.raises(RuntimeError, match="evaluation, sample lost: lost it is"):
         roll_out("a", "lost")

@@ -46,10 +46,9 @@ def start(arguments, **options):
             *arguments,
         ],
         cwd=ROOT,
-        stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        **options,
+        **{"stdout": subprocess.PIPE, **options},
     )
 
 
@@ -167,7 +166,12 @@ def test_a_killed_trainer_is_started_again_and_goes_on_where_it_was(overrides, t
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["scheduler", "trainer", "interrupt"])
 def test_every_end_is_quick_clean_and_named(victim, overrides, tmp_path):
-    process = start([*overrides, "total_train_steps=10000", "evaluator.eval_before_train=false"])
+    settings = [
+        "total_train_steps=10000",
+        "evaluator.eval_before_train=false",
+        "launcher.max_server_restarts=0",
+    ]
+    process = start([*overrides, *settings])
     try:
         first_line_with(process, "step 1/")
         began = time.monotonic()
@@ -329,6 +333,27 @@ def test_an_error_that_would_come_again_starts_nothing_again(error, reason, tmp_
         assert ended.value.reason.name == "FAILED"
     finally:
         launcher.stop_all()
+
+
+def test_the_tail_shows_the_cause_and_not_torchruns_frames():
+    log = b"""=== 2026-01-01 00:00:00 earlier start
+E1126 12:00:00.0 1 torch/distributed/elastic/multiprocessing/api.py:984] failed (exitcode: 1) local_rank: 0
+=== 2026-01-02 00:00:00 torchrun trains/grpo.py
+W1126 12:00:00.0 1 torch/distributed/run.py:851] Setting OMP_NUM_THREADS
+Traceback (most recent call last):
+  File "trains/grpo.py", line 3
+OSError: No space left on device
+
+W1126 12:00:01.0 1 torch/distributed/elastic/multiprocessing/api.py:1010] Sending process 7 closing signal SIGTERM
+E1126 12:00:01.0 1 torch/distributed/elastic/multiprocessing/api.py:984] failed (exitcode: 1) local_rank: 0 (pid: 6)
+Traceback (most recent call last):
+  File "torch/distributed/run.py", line 9
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+"""
+    lines = supervisor.last_words(log).splitlines()
+    assert lines[0].startswith("=== 2026-01-02")
+    assert lines[-1] == "OSError: No space left on device"
+    assert supervisor.last_words(b"") == ""
 
 
 def test_orphans_are_reaped_while_the_run_goes_on(tmp_path):

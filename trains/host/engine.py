@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from datetime import datetime
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -16,7 +16,6 @@ import torch.distributed as dist
 from areal.api import WeightUpdateMeta
 from areal.engine.core.train_engine import reorder_and_pad_outputs
 from areal.engine.fsdp_engine import FSDPEngine
-from areal.utils import name_resolve, names
 from areal.utils.data import MicroBatchList, concat_padded_tensors
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.tensor import DTensor
@@ -63,12 +62,28 @@ class VisionEngine(FSDPEngine):
             None  # sums of squared probabilities, where they are wanted
         )
         self._passed_entropies: list[torch.Tensor] = []  # likewise
-        self._staged: str | None = None  # folder whose files await the next hand-over
+        self._staged: WeightUpdateMeta | None = None  # the hand-over that is prepared
+        self._is_xccl = False  # weights go straight to the servers
+        self._has_said_so = False
 
     def prepare_batch(self, dataloader: Any, workflow: Any) -> list[Group]:
         """This rank's share of the step's groups; every rank waits for the servers' answers to its own prompts."""
-        batch = self.rollout_engine.prepare_batch(dataloader, workflow=workflow)
-        return deal(batch, self.cpu_group, self.device)
+        rollout, batch = self.rollout_engine, None
+        if not self._is_xccl:
+            return deal(rollout.prepare_batch(dataloader, workflow=workflow), self.cpu_group, self.device)
+        while True:
+            if batch is None:
+                batch = rollout.prepare_batch(
+                    dataloader, workflow, give_up=lambda: rollout.servers.are_waiting
+                )
+            if not self._is_true_anywhere(batch is None):
+                return deal(batch, self.cpu_group, self.device)
+            self._write_for_servers()
+
+    def connect_engine(self, engine: Any, meta: WeightUpdateMeta) -> None:
+        """As AReaL's."""
+        super().connect_engine(engine, meta)
+        self._is_xccl = meta.type == "xccl"
 
     @torch.no_grad()
     def compute_logp(self, batch: list[Group]) -> list[torch.Tensor]:
@@ -264,20 +279,56 @@ class VisionEngine(FSDPEngine):
 
     def stage_weights(self, meta: WeightUpdateMeta) -> None:
         """Before the rollout is paused: write the files of a hand-over through the disk. NCCL needs nothing."""
+        if meta.type == "xccl" and self._is_true_anywhere(self._has_lost_servers()):
+            meta = self._through_disk(meta.version)
         if meta.type == "disk":
             with self._offload_aware_context():
                 self._save_model_to_hf(meta.path, None, None)
-            self._staged = meta.path
+        self._staged = meta
 
     def update_weights(self, meta: WeightUpdateMeta) -> None:
         """Hand the weights to the servers. Every rank has paused its rollout before this and resumes it after."""
-        if self._staged != meta.path:  # AReaL's recovery hands over without staging
+        if self._staged is None or self._staged.version != meta.version:  # AReaL's recovery does not stage
             self.stage_weights(meta)
+        meta, self._staged = self._staged, None
         # No rank's rollout goes on while rank 0 aborts the requests of all.
         dist.barrier(group=self.cpu_group)
         start = time.perf_counter()
-        super().update_weights(meta)
+        with self._hand_over(meta):
+            super().update_weights(meta)
         self.exchange_seconds = time.perf_counter() - start
+
+    def _hand_over(self, meta: WeightUpdateMeta) -> AbstractContextManager[None]:
+        keeper = self.rollout_engine.keeper  # of the first rank
+        return nullcontext() if keeper is None else keeper.hand_over(meta, through_disk=meta.type == "disk")
+
+    def _has_lost_servers(self) -> bool:
+        """One that is started again is not in the group of a hand-over over NCCL, which cannot be joined later."""
+        if self.rollout_engine.keeper is None or self.rollout_engine.servers.num_lost == 0:
+            return False
+        if not self._has_said_so:
+            print("[grpo] a server was lost: from now on weights go through the disk", flush=True)
+            self._has_said_so = True
+        return True
+
+    def _through_disk(self, version: int) -> WeightUpdateMeta:
+        config = self.rollout_engine.config
+        meta = WeightUpdateMeta.from_disk(config.experiment_name, config.trial_name, config.fileroot)
+        return meta.with_version(version)
+
+    def _write_for_servers(self) -> None:
+        """The weights as files, for a server that is started again while no other one is left."""
+        meta = self._through_disk(self.get_version())
+        with self._offload_aware_context():
+            self._save_model_to_hf(meta.path, None, None)
+        if self.rollout_engine.keeper is not None:
+            self.rollout_engine.keeper.stage(meta)
+        dist.barrier(group=self.cpu_group)
+
+    def _is_true_anywhere(self, value: bool) -> bool:
+        flag = torch.tensor([int(value)])
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self.cpu_group)
+        return bool(flag)
 
     def _get_full_tensor(self, param: torch.nn.Parameter) -> torch.Tensor:
         """As AReaL's, which takes every shard in host memory for equally large: where they are not (`class_pos_emb` has
@@ -298,16 +349,12 @@ class VisionEngine(FSDPEngine):
         return tensor.full_tensor()
 
     def _update_weights_from_disk(self, meta: WeightUpdateMeta) -> None:
-        """As AReaL's, but the files are there (`stage_weights`) and announced before anybody waits for them: AReaL
-        announces late and so always waits out one polling interval of a second.
+        """As AReaL's, but the files are there (`stage_weights`), nobody polls for them, and they stay until the next
+        hand-over for servers that are started again.
         """
         if dist.get_rank() == 0:
-            key = names.update_weights_from_disk(
-                self.config.experiment_name, self.config.trial_name, self.get_version()
-            )
-            name_resolve.add(key, str(datetime.now().timestamp()), keepalive_ttl=120, replace=True)
             self.rollout_engine.pause_generation()
-            self.rollout_engine.update_weights_from_disk(meta).result()
+            self.rollout_engine.load_weights(meta)
             self.rollout_engine.continue_generation()
         dist.barrier(group=self.cpu_group)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from areal.api import RolloutWorkflow
 
+from trains import heartbeat
 from trains.types import Rollout
 
 
@@ -17,11 +18,16 @@ class Executor:
 
     def submit(self, data: dict[str, Any], workflow: RolloutWorkflow, *, is_eval: bool = False) -> None:
         """Have `workflow` roll out {"key", "prompt"}; begins when AReaL's capacity rule allows it."""
+        if getattr(workflow, "turns", None) is not None:
+            workflow.turns.expect(data["key"])
         self.inner.submit(data, workflow, is_eval=is_eval)
 
     def finished(self, timeout: float) -> list[Rollout | None]:
         """What is finished: one result, or none after `timeout` seconds. None in the list: AReaL rejected it."""
-        return self.inner.wait(1, timeout=timeout, raise_timeout=False)
+        results = self.inner.wait(1, timeout=timeout, raise_timeout=False)
+        if results:
+            heartbeat.progress()
+        return results
 
     def release(self) -> None:
         """Give back the place that AReaL counts for an accepted group that will not be consumed."""

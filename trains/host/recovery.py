@@ -17,6 +17,7 @@ from areal.api.cli_args import RecoverConfig
 from areal.utils.recover import RecoverHandler
 
 from dataset.loader import LeftOut
+from trains.host.frequencies import Frequency
 from trains.host.rollout import BoundedRollout
 from utils.entropy_control import EntropyCoefficient
 
@@ -31,14 +32,20 @@ class Recovery(RecoverHandler):
 
     def __init__(self, config: RecoverConfig, ft_spec: FinetuneSpec):
         super().__init__(config, ft_spec)
-        self.link = Path(
-            super().recover_info_path(config.experiment_name, config.trial_name, config.fileroot)
-        )
+        self.link = self.link_of(config)
         self._info = self.link
         self.critic: Any = None  # saved beside the actor, where there is one
+        self.freq_ctl = Frequency.of(config)
 
     def _engines(self, slot: str, actor: Any) -> dict[str, Any]:
         return {slot: actor} | ({} if self.critic is None else {f"{slot}_critic": self.critic})
+
+    @staticmethod
+    def link_of(config: RecoverConfig) -> Path:
+        """The link that is there once there is a checkpoint to continue from."""
+        return Path(
+            RecoverHandler.recover_info_path(config.experiment_name, config.trial_name, config.fileroot)
+        )
 
     @property
     def slot(self) -> str | None:
@@ -49,8 +56,11 @@ class Recovery(RecoverHandler):
         """Where AReaL's `dump` writes and its `load` reads."""
         return str(self._info)
 
-    def dump(self, engine, step_info, *args, **kwargs) -> None:
-        """As AReaL's; the earlier checkpoint counts until this one is whole."""
+    def dump(self, engine, step_info, *args, is_last: bool = False, **kwargs) -> None:
+        """As AReaL's; the earlier checkpoint counts until this one is whole. After the last step there is always one,
+        so that more steps can follow later.
+        """
+        self.freq_ctl.is_due_now = is_last
         slot = SLOTS[1] if self.slot == SLOTS[0] else SLOTS[0]
         self._info = self.link.with_name(f"{slot}_info")
         super().dump(self._engines(slot, engine), step_info, *args, **kwargs)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from areal.api import ModelRequest
+import requests
+from areal.api import ModelRequest, WeightUpdateMeta
 from areal.api.cli_args import InferenceEngineConfig
 from areal.api.io_struct import HttpGenerationResult, HttpRequest
 from areal.engine.sglang_remote import RemoteSGLangEngine, SGLangBackend
@@ -16,6 +18,8 @@ from dataset.media_tokens import logit_bias
 from trains.buffer import Prompts, RingBuffer
 from trains.config import BufferConfig
 from trains.host.executor import Executor
+from trains.host.servers import Keeper, Membership, ServedEngine
+from trains.host.streak import SharedStreak
 from trains.types import Group
 
 ABORT_SECONDS = 1.0  # to wait for the answers to aborted requests; SGLang itself would wait as long
@@ -75,7 +79,8 @@ class BoundedRollout(RemoteSGLangEngine):
     def __init__(self, config: InferenceEngineConfig, buffer: BufferConfig, forbidden_token_ids: list[int]):
         super().__init__(config)
         self._buffer_options = buffer
-        self._engine.backend = RecordingBackend(forbidden_token_ids)
+        self._engine = ServedEngine(config, RecordingBackend(forbidden_token_ids))
+        self.keeper: Keeper | None = None  # of the first trainer rank
         self.executor: Executor | None = None
         self.buffer: RingBuffer | None = None
         self.waited_seconds = 0.0  # for the last batch; sharing it out among the ranks is not in it
@@ -83,24 +88,53 @@ class BoundedRollout(RemoteSGLangEngine):
 
     def initialize(self, engine_id=None, addr=None, train_data_parallel_size: int | None = None) -> None:
         """Connect to the servers; `train_data_parallel_size` shares batch and capacity among the ranks."""
-        super().initialize(engine_id, addr, train_data_parallel_size)
+        super().initialize(engine_id, addr or self._engine.members.wait_for_all(), train_data_parallel_size)
         ranks = train_data_parallel_size or 1
         self.executor = Executor(self._engine.workflow_executor)
         self.buffer = RingBuffer(
             self.executor,
             batch_size=self.config.consumer_batch_size // ranks,
             max_staleness=self.config.max_head_offpolicyness,
+            dropped=SharedStreak("without_signal") if ranks > 1 else None,
+            num_ranks=ranks,
             **asdict(self._buffer_options),
         )
 
-    def prepare_batch(self, dataloader, workflow, *args, **kwargs) -> list[Group]:
-        """One batch of groups within the staleness bound; generation goes on meanwhile and afterwards."""
+    def keep_servers(self, meta: WeightUpdateMeta) -> None:
+        """On the first rank: hand over weights from here, and look after servers that come back."""
+        self.keeper = Keeper(self._engine, meta)
+        if self._engine.members.folder is not None:
+            self.keeper.start()
+
+    def load_weights(self, meta: WeightUpdateMeta) -> None:
+        """Have all servers read the files of `meta`, those that are lost meanwhile aside."""
+        self._engine.load_weights(meta)
+
+    @property
+    def servers(self) -> Membership:
+        """Which servers there are."""
+        return self._engine.members
+
+    def destroy(self) -> None:
+        """As AReaL's."""
+        super().destroy()
+        if self.keeper is not None:
+            self.keeper.close()
+
+    def prepare_batch(
+        self, dataloader, workflow, *args, give_up: Callable[[], bool] | None = None, **kwargs
+    ) -> list[Group] | None:
+        """One batch of groups within the staleness bound; generation goes on meanwhile and afterwards. None where
+        `give_up` says so before it is there; what is there stays for the next call.
+        """
         del args, kwargs  # AReaL's grouping and filters: the workflow and the buffer do both
         if self._prompts is None:
             self._prompts = Prompts(dataloader)
             self.buffer.leave_out = lambda row, reason: dataloader.leave_out(row["place"], row["id"], reason)
         start = time.perf_counter()
-        batch = self.buffer.next_batch(self._prompts, workflow, self.get_version)
+        batch = self.buffer.next_batch(self._prompts, workflow, self.get_version, give_up)
+        if batch is None:
+            return None
         self.waited_seconds = time.perf_counter() - start
         # the first one is probed (trains/parity.py); images need not travel with the others
         for group in batch[1:]:
@@ -136,8 +170,11 @@ class BoundedRollout(RemoteSGLangEngine):
 
     @property
     def server_url(self) -> str:
-        """Address of one of the servers."""
-        return f"http://{self._engine.addresses[0]}"
+        """Address of one of the servers. Raises `requests.ConnectionError` where none is there."""
+        addresses = self._engine.addresses
+        if not addresses:
+            raise requests.ConnectionError("no server is there")
+        return f"http://{addresses[0]}"
 
     def recover(self, version: int) -> None:
         """Go on behind `version` after a restart."""

@@ -189,7 +189,10 @@ def check_disk(plan: Plan) -> Iterator[Finding]:
         )
     run = Path(config.cluster.fileroot) / config.experiment_name / config.trial_name / "run.json"
     if run.is_file() and config.recover.mode in ("off", "disabled"):
-        yield False, f"{run.parent} holds a run already, which this one would overwrite; set trial_name=NAME"
+        fate = (
+            "deleted (trial.overwrite=true)" if config.trial.overwrite else f"moved to {run.parent}/earlier"
+        )
+        yield False, f"{run.parent} holds a run already, which will be {fate}"
 
 
 def check_ports(plan: Plan) -> Iterator[Finding]:

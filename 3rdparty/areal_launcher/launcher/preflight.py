@@ -147,6 +147,11 @@ def prepare_directories(config) -> None:
         os.makedirs(config.cluster.name_resolve.nfs_record_root, exist_ok=True)
 
 
+def trial_folder(config) -> Path:
+    """Where the run leaves its records; one launch at a time holds it (see `trial_lock.py`)."""
+    return Path(config.cluster.fileroot) / config.experiment_name / config.trial_name
+
+
 def _tell_servers_of_the_model(config) -> None:
     """The variables with which SGLang finds the model, beside those of the configuration, which win."""
     for spec in OmegaConf.select(config, "rollout.scheduling_spec") or []:

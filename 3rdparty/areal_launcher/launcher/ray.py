@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 
-from areal.launcher import cluster
+from areal.launcher import cluster, preflight, trial_lock
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,7 +43,11 @@ def main(argv: list[str] | None = None) -> int:
     areal_ray.wait_llm_server_addrs = cluster.wait_for_servers(lambda: launcher)
     areal_ray.get_placement_group_master_ip_and_port = ray_jobs.master_address
     try:
-        status = cluster.supervise(lambda: areal_ray.ray_main(config), lambda: launcher)
+        with trial_lock.held(preflight.trial_folder(config)):
+            status = cluster.supervise(lambda: areal_ray.ray_main(config), lambda: launcher)
+    except trial_lock.TrialInUseError as error:
+        print(f"[launcher] {error}", file=sys.stderr)
+        status = 2
     finally:
         areal_ray.RAY_LAUNCHER = None
     if launcher.is_cluster_lost:

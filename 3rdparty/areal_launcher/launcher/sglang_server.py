@@ -16,7 +16,7 @@ import urllib.request
 from areal.api.cli_args import SGLangConfig, get_py_cmd
 from areal.infra.launcher import sglang_server
 from areal.infra.platforms import current_platform
-from areal.launcher import resolve_links
+from areal.launcher import live, resolve_links
 
 READY_POLL_SECONDS = 0.5
 
@@ -25,6 +25,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # lets AReaL's `finally` end the servers
     sglang_server.gethostip = lambda *_: os.environ.get("AREAL_SERVER_HOST", "127.0.0.1")
     sglang_server.SGLangServerWrapper.launch_one_server = _launch_one_server
+    if live.folder_here() is not None:
+        sglang_server.SGLangServerWrapper._monitor_server_processes = _leave_it_to_the_launcher
     if current_platform.device_type == "cpu":
         if not current_platform.device_control_env_var:
             current_platform.device_control_env_var = "AREAL_CPU_SLOTS"
@@ -43,10 +45,27 @@ def _launch_one_server(self, cmd, host_ip, server_port, node_rank) -> subprocess
                 f"SGLang server {address} exited with status {process.returncode} while starting"
             )
         time.sleep(READY_POLL_SECONDS)
+    if live.folder_here() is not None:
+        noted = {
+            "pid": process.pid,
+            "address": address,
+            "argv": list(cmd),
+            "environment": _server_environment(),
+        }
+        live.write(live.folder_here() / f"server-{server_port}.json", noted)
     if node_rank == 0:
         name = sglang_server.names.gen_servers(self.experiment_name, self.trial_name)
         sglang_server.name_resolve.add_subentry(name, address)
     return process
+
+
+def _leave_it_to_the_launcher(self, server_addresses) -> None:
+    """Stands for AReaL's watch, which ends all servers when one has died; the launcher starts that one again."""
+    del server_addresses
+    while True:
+        for process in self.server_processes:
+            process.poll()  # takes the exit status of a dead one
+        time.sleep(READY_POLL_SECONDS)
 
 
 def _is_ready(url: str) -> bool:

@@ -11,7 +11,7 @@ import shlex
 import shutil
 import sys
 
-from areal.launcher import cluster
+from areal.launcher import cluster, preflight, trial_lock
 
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol")
 
@@ -35,7 +35,11 @@ def main(argv: list[str] | None = None) -> int:
     areal_slurm.wait_llm_server_addrs = cluster.wait_for_servers(lambda: launcher_class.active)
     sys.argv = [sys.argv[0], *map(shlex.quote, argv)]  # AReaL pastes sys.argv into its command strings
     try:
-        return cluster.supervise(lambda: areal_slurm.slurm_main(config), lambda: launcher_class.active)
+        with trial_lock.held(preflight.trial_folder(config)):
+            return cluster.supervise(lambda: areal_slurm.slurm_main(config), lambda: launcher_class.active)
+    except trial_lock.TrialInUseError as error:
+        print(f"[launcher] {error}", file=sys.stderr)
+        return 2
     finally:
         launcher_class.active = None
 

@@ -2,31 +2,41 @@
 
 AReaL's own local launcher cannot tell success from failure (`sh -c "... | tee"` hides the exit status), waits up to
 1200 s for a server that is already dead, and leaves processes behind. This subclass starts jobs without a shell, keeps
-their exit status, watches the servers' inner processes too, and ends everything it started.
+their exit status, starts dead servers again (servers.py), names what hangs (watchdog.py), and ends everything it
+started.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
+import resource
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 from areal.infra.launcher import local as areal_local
 from areal.infra.utils.launcher import JobException, JobState
+from areal.launcher import live
 from areal.launcher.readable import ReadableLog, full_log
+from areal.launcher.servers import ServerLostError, Servers, how_it_ended
+from areal.launcher.watchdog import HangError, Watchdog
 from areal.utils import name_resolve, names
 
 POLL_SECONDS = 0.25
 GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
 TAIL_LINES = 25
 FINAL = b"[grpo] starting again would end the same way\n"  # said by a trainer (trains/report.py)
+# torchrun's own words about a rank that failed: the rank's are above them
+TORCHRUN = re.compile(
+    rb"elastic/multiprocessing/api\.py.*(failed \(exitcode|Sending process)|^Fatal Python error: Aborted"
+)
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -42,23 +52,30 @@ class Job:
     name: str
     process: subprocess.Popen
     log: Path
+    environment: dict[str, str]
     echoed: int = 0  # bytes of `log` already shown on the console
     begin: int = 0  # where in `log` this process begins; earlier starts stand before
     readable: ReadableLog | None = None
-    inner: list[psutil.Process] = field(default_factory=list)  # helpers without which the job is dead
 
 
 class SupervisedLauncher(areal_local.LocalLauncher):
     """Same interface as AReaL's `LocalLauncher`; see the module docstring for what differs."""
 
     active: SupervisedLauncher | None = None
+    max_server_restarts = 0  # `launcher.max_server_restarts`
+    hang_floor_seconds: float | None = None  # `launcher.hang_floor_seconds`
 
     def __init__(self, experiment_name: str, trial_name: str, fileroot: str):
         # Orphans of a killed job are handed to this process, so that `stop_all` finds them.
         _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._not_ours = {process.pid for process in psutil.Process().children(recursive=True)}
+        if SupervisedLauncher.active is not None:
+            self._announce("everything is started again, to continue from the last checkpoint")
         self.failure: str | None = None
         self.status = 0
+        self.live = live.make(Path(fileroot) / experiment_name / trial_name)
+        self.servers: Servers | None = None
+        self.watchdog: Watchdog | None = None
         super().__init__(experiment_name, trial_name, fileroot)
         SupervisedLauncher.active = self
 
@@ -73,6 +90,8 @@ class SupervisedLauncher(areal_local.LocalLauncher):
                 **os.environ,
                 **{k: str(v) for k, v in (env_vars or {}).items()},
                 "PYTHONUNBUFFERED": "1",
+                "PYTHONFAULTHANDLER": "1",  # SIGABRT has a process write down where all its threads are
+                live.VARIABLE: str(self.live),
             }
             if gpu > 0:
                 devices = [
@@ -104,7 +123,7 @@ class SupervisedLauncher(areal_local.LocalLauncher):
             self._job_counter[job_name] += 1
             size = log.stat().st_size
             self._jobs[f"{job_name}/{index}"] = Job(
-                f"{job_name}/{index}", process, log, echoed=size, begin=size
+                f"{job_name}/{index}", process, log, environment, echoed=size, begin=size
             )
             if log != named:
                 readable = self._jobs[f"{job_name}/{index}"].readable = ReadableLog(named)
@@ -130,25 +149,60 @@ class SupervisedLauncher(areal_local.LocalLauncher):
             time.sleep(POLL_SECONDS)
 
     def check_alive(self) -> None:
-        """Raise `JobException` when a job has failed; a trainer that ended with status 0 is no failure."""
+        """Raise `JobException` when a job has failed; a trainer that ended with status 0 is no failure, a server is
+        started again.
+        """
         for name, job in self._jobs.items():
-            status = job.process.poll()
+            status, is_server = job.process.poll(), name.startswith("llm_server")
             if status is None:
-                self._watch_inner(job)
-                dead = next((p for p in job.inner if not _is_alive(p)), None)
-                if dead is not None:
-                    self._fail(job, f"its process {dead.pid} died", 1)
+                if is_server:
+                    self._watch_servers(job)
+            elif is_server and self.servers is not None:
+                self._guarded(job, lambda: self.servers.lose_all("lost the process that started it"))
+                self._watch_servers(job)
             elif status != 0 or not name.startswith("trainer"):
-                how = (
-                    f"was killed by {signal.Signals(-status).name}"
-                    if status < 0
-                    else f"exited with status {status}"
-                )
-                self._fail(job, how, 128 - status if status < 0 else status or 1)
+                self._fail(job, how_it_ended(status), 128 - status if status < 0 else status or 1)
+        if self.watchdog is not None:
+            self._watch_hangs()
+
+    def _watch_servers(self, job: Job) -> None:
+        if self.servers is not None:
+            self._guarded(job, self.servers.watch)
+
+    def adopt_servers(self) -> None:
+        """All of them are ready: from now on a dead one is started again."""
+        job = self._jobs["llm_server/0"]
+        self.servers = Servers(self.live, job.log, job.environment, self.max_server_restarts, self._announce)
+        self._guarded(job, self.servers.adopt)
+        if self.hang_floor_seconds is not None:
+            trainer_log = full_log(Path(self.log_path_of("trainer")))
+            self.watchdog = Watchdog(
+                self.live, trainer_log, self.servers, self.hang_floor_seconds, self._announce
+            )
+
+    def _guarded(self, job: Job, action) -> None:
+        try:
+            action()
+        except ServerLostError as error:
+            self._fail(job, f"is lost: {error}", 1)
+
+    def _watch_hangs(self) -> None:
+        """Name what hangs: a server is started again, anything else ends the run."""
+        try:
+            self.watchdog.look()
+        except HangError as error:
+            job = next(job for name, job in self._jobs.items() if name.startswith(error.job))
+            self._fail(job, f"hangs: {error}", 1)
+        except ServerLostError as error:
+            self._fail(self._jobs["llm_server/0"], f"is lost: {error}", 1)
+
+    def _announce(self, text: str) -> None:
+        print(f"[launcher] {text}", flush=True)
 
     def reap_orphans(self) -> None:
         """Take the exit status of adopted processes: each would stay in the process table until the run ends."""
         known = {job.process.pid for job in self._jobs.values()} | self._not_ours
+        known |= {server.popen.pid for server in self.servers or () if server.popen is not None}
         while True:
             try:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -158,24 +212,17 @@ class SupervisedLauncher(areal_local.LocalLauncher):
                 return
             os.waitpid(ended.si_pid, 0)
 
-    def _watch_inner(self, job: Job) -> None:
-        """Remember the scheduler and detokenizer of a server that is ready: SGLang survives their `kill -9` mute."""
-        if job.inner or not job.name.startswith("llm_server"):
-            return
-        registered = name_resolve.get_subtree(names.gen_servers(self.experiment_name, self.trial_name))
-        if registered:
-            job.inner = [
-                p for p in _descendants(job.process.pid) if "resource_tracker" not in _command_line(p)
-            ]
-
     def _fail(self, job: Job, how: str, status: int) -> None:
         self.echo(to_the_end=True)
         said, log = job.log.read_bytes(), job.readable.path if job.readable else job.log
-        tail = b"\n".join(log.read_bytes()[-20000:].splitlines()[-TAIL_LINES:]).decode(errors="replace")
         # AReaL starts a trainer that has failed again, `recover.retries` times; one that was cancelled it does not.
         is_final = job.name.startswith("trainer") and FINAL in said[job.begin :]
         self.status = status
-        self.failure = f"{job.name} {how}; its log: {log}\n--- last lines of {log.name} ---\n{tail}\n---"
+        self.failure = (
+            f"{job.name} {how}; its log: {log}\n--- last lines of {log.name} ---\n"
+            f"{last_words(log.read_bytes()[-200_000:])}\n---"
+        )
+        print(f"[launcher] {self.failure}", file=sys.stderr, flush=True)
         reason = JobState.CANCELLED if is_final else JobState.FAILED
         raise JobException(self.run_name, job.name.split("/")[0], "local", reason)
 
@@ -221,6 +268,8 @@ def wait_for_servers(experiment_name, trial_name, n_rollout_servers=1, timeout=1
     while time.monotonic() - start < timeout:
         addresses = name_resolve.get_subtree(names.gen_servers(experiment_name, trial_name))
         if len(addresses) >= n_rollout_servers:
+            if launcher is not None:
+                launcher.adopt_servers()
             return addresses
         if launcher is not None:
             launcher.check_alive()
@@ -237,26 +286,17 @@ def _rewrite(argv: list[str]) -> list[str]:
     return ["areal.launcher.sglang_server" if a == "areal.infra.launcher.sglang_server" else a for a in argv]
 
 
+def last_words(log: bytes) -> str:
+    """The last lines of a log before torchrun's own about a rank that has failed."""
+    lines = log.splitlines()
+    start = max((i for i, line in enumerate(lines) if line.startswith(b"=== ")), default=0)  # of this start
+    lines = lines[start:]
+    end = next((i for i, line in enumerate(lines) if TORCHRUN.search(line)), len(lines))
+    while end > 0 and not lines[end - 1].strip():
+        end -= 1
+    return b"\n".join(lines[max(0, end - TAIL_LINES) : end]).decode(errors="replace")
+
+
 def _die_with_parent() -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-
-
-def _descendants(pid: int) -> list[psutil.Process]:
-    try:
-        return psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _command_line(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

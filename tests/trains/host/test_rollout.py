@@ -10,7 +10,8 @@ def test_images_stay_with_the_probed_group_alone():
     rollout = BoundedRollout.__new__(BoundedRollout)
     rollout._prompts, asked = None, []
 
-    def next_batch(prompts, workflow, get_version):
+    def next_batch(prompts, workflow, get_version, give_up):
+        assert give_up is None
         asked.append((prompts, workflow, get_version()))
         return groups
 
