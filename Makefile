@@ -9,7 +9,7 @@ RUNS := runs/digits-stage1/$(TRIAL) runs/digits-stage2/$(TRIAL)
 
 # `make` alone shows what there is
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-cluster rehearse test-fast learning mixture-study mutants lint install clean
+.PHONY: help demo demo-zoom test test-long test-cluster rehearse test-fast learning mixture-study mutants lint install clean
 
 ## help: print this list
 help:
@@ -23,6 +23,14 @@ demo: install
 	$(LAUNCH) configs/digits_cpu_stage2.yaml seed=$(SEED) trial_name=$(TRIAL)
 	$(PYTHON) -m utils.summary $(RUNS) --output runs/$(TRIAL)
 	$(PYTHON) -m utils.viewer $(RUNS) --output runs/$(TRIAL)/viewer
+
+## demo-zoom: a digit too small to be read: the model learns to zoom, over several turns (CPU; docs/agents.md)
+demo-zoom: install
+	$(PYTHON) -m dataset.zoom_digits --output-dir data/zoom_digits
+	$(PYTHON) -m trains.demo.zoom_warm_start --output pretrained/tiny-zoom-$(SEED) --seed $(SEED)
+	$(LAUNCH) configs/zoom_cpu.yaml seed=$(SEED) trial_name=$(TRIAL) actor.path=pretrained/tiny-zoom-$(SEED) $(ZOOM)
+	$(PYTHON) -m utils.summary runs/zoom/$(TRIAL) --output runs/zoom/$(TRIAL)/page
+	$(PYTHON) -m utils.viewer runs/zoom/$(TRIAL) --output runs/zoom/$(TRIAL)/viewer
 
 ## test: the tests, in under a quarter of an hour
 test: install
@@ -66,4 +74,4 @@ install:
 
 ## clean: remove data, checkpoints and runs of the demo (not the environment)
 clean:
-	rm -rf data/digits pretrained/tiny-llavaov15 runs
+	rm -rf data/digits data/zoom_digits pretrained/tiny-llavaov15 pretrained/tiny-zoom* runs

@@ -57,6 +57,29 @@ REFUSED = [
     ({"rollout.use_lora": True}, "rollout.use_lora=true"),
     ({"loss.behavior_cap": None}, "loss.behavior_cap = null"),
     ({"loss.estimator": "rloo"}, "loss.batch_whiten = true"),
+    ({"agent.tools": ["zoom"]}, "agent.tools=['zoom'] has no effect with agent.enabled=false"),
+    ({"agent.tools": ["drill"]}, "agent.tools: got 'drill'"),
+    ({"agent.tool_bonus": -1.0}, "agent.tool_bonus=-1.0"),
+    ({"agent.max_turns": 0}, "agent.max_turns=0"),
+    ({"agent.enabled": True, "agent.max_tokens": 8}, "agent.max_tokens=8 (a whole conversation"),
+    (
+        {"agent.enabled": True, "agent.max_tokens": 3000},
+        "train_dataset.max_length=1024 + agent.max_tokens=3000",
+    ),
+    (
+        {"agent.enabled": True, "loss.loss_mode": "constant"},
+        "loss.loss_mode='constant' with agent.enabled=true",
+    ),
+    (
+        {"agent.enabled": True, "reward.overlong_buffer_tokens": 8},
+        "reward.overlong_buffer_tokens=8 with agent",
+    ),
+    ({"agent.enabled": True, "rehearsal.reference_share": 0.5}, "rehearsal.reference_share=0.5 with agent"),
+    ({"agent.enabled": True, "agent.tools": ["search"]}, "agent.corpus=null with the tool search"),
+    (
+        {"agent.enabled": True, "agent.tools": ["search"], "agent.corpus": "nowhere.sqlite"},
+        "agent.corpus='nowhere.sqlite' does not exist",
+    ),
     ({"gconfig.stop": ["</answer>"]}, "gconfig.stop=['</answer>']"),
     (
         {

@@ -53,6 +53,7 @@ class ZoomWarmStartConfig:
     learning_rate: float = 1e-3
     careless_learning_rate: float = 3e-4
     data_seed: int = 219
+    num_heldout: int | None = None  # rows that the report measures; None: all
     at_once: float = 0.65  # probability of a guess without a zoom, in the second phase
     wrong_cell: float = 0.35  # of a zoom into another cell
     misread: float = 0.3  # of the next digit in place of the one that was seen
@@ -274,7 +275,7 @@ def warm_start(output: str | Path, config: ZoomWarmStartConfig) -> dict[str, Any
     losses = train(model, clean, careless, config)
     model.save_pretrained(output)
     processor.save_pretrained(output)
-    heldout = build_rows("heldout", config.data_seed)
+    heldout = build_rows("heldout", config.data_seed)[: config.num_heldout]
     report = {
         "config": asdict(config),
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),

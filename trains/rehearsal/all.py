@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset.digits import write_digits
+from dataset.zoom_digits import write_zoom_digits
 from trains.arguments import read
 from trains.config import Config
 from trains.rehearsal.published import write_published
@@ -28,6 +29,7 @@ CHAINS = (
     ("llavaov15-8b_stage1_grpo", "llavaov15-8b_stage2_grpo"),
     ("llavaov15-4b_stage1_grpo", "llavaov15-4b_stage2_grpo"),
     ("digits_cpu_stage1", "digits_cpu_stage2"),
+    ("zoom_cpu",),
     ("llavaov15-4b_1x80gb_grpo",),
     ("llavaov15-4b_1x24gb_grpo",),
     ("llavaov15-8b_2nodes_ray_grpo",),
@@ -72,6 +74,7 @@ def write_data(output: Path) -> None:
     write_published(output / "data/stage1-normal", "normal")
     write_published(output / "data/stage2-long", "default")
     write_digits(output / "data/digits")
+    write_zoom_digits(output / "data/zoom_digits")
 
 
 def arguments_for(name: str, output: Path) -> list[str]:

@@ -65,6 +65,8 @@ def changes(
             0.5,
             "a random model solves nothing, and equal rewards have no gradient",
         ),
+        ("agent.enabled", False, "a reference answer is no conversation"),
+        ("agent.tools", [], "likewise"),
         ("total_train_steps", NUM_STEPS, WALK),
         ("saver.freq_steps", NUM_STEPS, WALK),
         ("evaluator.freq_steps", NUM_STEPS, WALK),
