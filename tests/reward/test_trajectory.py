@@ -11,7 +11,7 @@ from reward.types import RewardOutput
 CALL = {"name": "zoom", "arguments": {"bbox_2d": [1, 2, 3, 4]}}
 
 
-def turn(text="", call=None, fault=None, reply=None, num_images=0, without_effect=False):
+def turn(text="", *, call=None, fault=None, reply=None, num_images=0, without_effect=False):
     return {
         "text": text, "call": call, "fault": fault, "reply": reply, "num_images": num_images,
         "without_effect": without_effect, "num_tokens": 1,
