@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset.agent.types import Tool, ToolError
+from reward.types import Unavailable
 
 NUM_RESULTS = 3
 MAX_RESULTS = 10
@@ -26,7 +27,11 @@ _open: dict[str, sqlite3.Connection] = {}  # of this worker
 
 
 def run(arguments: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:
-    """The best passages as text. `context` has `corpus`."""
+    """The best passages as text. `context` has `corpus`. Raises ``Unavailable`` where the run has none."""
+    if context.get("corpus") is None:
+        raise Unavailable(
+            "there is nothing to search in: agent.corpus names no corpus (python -m dataset.corpus)"
+        )
     query = arguments.get("query")
     if isinstance(query, list):
         query = " ".join(str(part) for part in query)

@@ -17,6 +17,7 @@ from dataset.agent.tools import search, zoom
 from dataset.agent.types import ToolError
 from dataset.images import to_png_bytes
 from reward.sandbox.session import SandboxUnavailable, available_layer
+from reward.types import Unavailable
 
 LIMITS = {"factor": 28, "min_pixels": 56 * 56, "max_pixels": 112 * 112}
 
@@ -144,6 +145,11 @@ def test_a_query_is_words_and_never_a_language(texts, query):
         return
     assert "text" in reply
     assert search.run({"query": "moon"}, {"corpus": texts})["text"].count("moon") == 2
+
+
+def test_without_a_corpus_the_run_is_told_and_not_the_model(pool):
+    with pytest.raises(Unavailable, match=r"agent\.corpus"):
+        asyncio.run(pool.call("search", {"query": "moon"}, {"corpus": None}, 10.0))
 
 
 def test_a_corpus_is_checked(tmp_path, capsys):
