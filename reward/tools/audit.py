@@ -22,6 +22,8 @@ BLANKS = ("", "<answer></answer>", "<answer> </answer>", "\\boxed{}", "<think>hm
 BOILERPLATE = ("I don't know", "The answer is in the image.", "unknown", "Sorry, I cannot help with that.")
 _COLUMNS = ("id", "answer", "answer_type", "source", "spec", "problem_type", "prompt_type", "problem")
 _OPTIONAL = {"spec", "problem_type", "prompt_type", "problem"}
+LOST = ("timeout", "crash")  # how a verifier that is dead answers
+DEAD_AFTER = 3  # answers lost in a row: the others would be lost too, each after its deadline
 _PROBES = ("self", "blank", "boilerplate", "wrong option", "other answer")
 
 
@@ -33,6 +35,7 @@ class SourceAudit(NamedTuple):
     num_samples: int
     means: Mapping[str, float | None]
     failures: tuple[str, ...]
+    is_dead: bool = False  # its verifier answers no more
 
 
 def audit(
@@ -73,6 +76,7 @@ def audit_rows(
     """Probe the samples of one source and answer type."""
     values: dict[str, list[float]] = {name: [] for name in _PROBES}
     failures: list[str] = []
+    lost = 0
     for index, row in enumerate(rows):
         for probe, completion in probes(row, rows[(index + 1) % len(rows)]):
             try:
@@ -80,6 +84,12 @@ def audit_rows(
             except ValueError as error:
                 failures.append(f"{row['id']}: {error}")
                 break
+            lost = lost + 1 if output.status in LOST else 0
+            if lost == DEAD_AFTER:
+                dead = f"its verifier is dead: {output.status} on {lost} answers in a row, the last one {completion!r}"
+                return SourceAudit(
+                    source, answer_type, len(rows), dict.fromkeys(_PROBES), (dead,), is_dead=True
+                )
             values[probe].append(output.parts["accuracy"])
             if probe == "self" and output.parts["accuracy"] < SELF_MINIMUM:
                 failures.append(

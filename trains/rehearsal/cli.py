@@ -80,13 +80,8 @@ def _rehearse(argv: list[str], ranks: tuple[int, int], page: Page) -> None:
     from areal.utils.hf_utils import load_hf_processor_and_tokenizer
 
     processor, _ = load_hf_processor_and_tokenizer(str(start))
-    page.facts["data"], problems = data.examine(rehearsed, processor)
-    page.facts["lengths"] = data.lengths(page.facts["data"], is_bytes=is_built_in)
-    page.problems += problems
-    if problems:
+    if not _are_data_usable(page, config, rehearsed, processor, is_built_in=is_built_in):
         return
-    page.facts["audit"], problems = data.audit_rewards(config)
-    page.problems += problems
 
     run = page.directory
     for last in (NUM_STEPS, NUM_STEPS + 1):
@@ -112,6 +107,18 @@ def _rehearse(argv: list[str], ranks: tuple[int, int], page: Page) -> None:
     page.problems += problems
     page.facts["written"]["export"], problems = walk.export(run, start, run / "exported")
     page.problems += problems
+
+
+def _are_data_usable(page: Page, config: Any, rehearsed: Any, processor: Any, *, is_built_in: bool) -> bool:
+    """Note rows, lengths and rewards; whether a run on them can tell more."""
+    page.facts["data"], problems = data.examine(rehearsed, processor)
+    page.facts["lengths"] = data.lengths(page.facts["data"], is_bytes=is_built_in)
+    page.problems += problems
+    if problems:
+        return False
+    page.facts["audit"], problems = data.audit_rewards(config)
+    page.problems += problems
+    return not any(row["is_dead"] for row in page.facts["audit"])
 
 
 def _model(argv: list[str], config: Any, root: Path, page: Page) -> tuple[Path | None, str, bool]:

@@ -88,6 +88,7 @@ def audit_rewards(config: Any) -> tuple[list[dict[str, Any]], list[str]]:
                     "samples": result.num_samples,
                     "means": dict(result.means),
                     "failures": list(result.failures),
+                    "is_dead": result.is_dead,
                 }
             )
             if result.failures:

@@ -78,6 +78,8 @@ def _smoke(argv: list[str], page: Page, here: Machine | None) -> None:
         return
     page.facts["audit"], problems = data.audit_rewards(config)
     page.problems += problems
+    if any(row["is_dead"] for row in page.facts["audit"]):
+        return
     _launch(argv, overrides, config, page, root)
     for folder in root.glob(
         f"**/{config.experiment_name}/{config.trial_name}"

@@ -5,6 +5,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
+from reward.verifiers import custom
 from trains.arguments import read
 from trains.config import Config
 from trains.rehearsal import cli, data, walk
@@ -75,14 +76,34 @@ def test_a_planted_fault_is_one_message_before_anything_starts(fault, planted, t
     assert "NOT READY: 1 found" in output
 
 
-def test_a_verifier_that_raises_fails_the_audit_by_name(planted, tmp_path):
-    (tmp_path / "mine.py").write_text("def score(answer, reference, params):\n    raise KeyError('gone')\n")
-    rows = [row | {"answer_type": "mine"} for row in published_rows() if row["answer_type"] == "number"]
+DEATHS = {
+    "raises": "raise KeyError('gone')",
+    "dies": "import os; os._exit(3)",
+    "hangs": "while True: pass",
+}
+
+
+@pytest.mark.parametrize("death", DEATHS)
+def test_a_dead_verifier_is_one_message_before_anything_starts(death, tmp_path, monkeypatch, capsys):
+    """Whatever became of it, three answers tell; the sound ones beside it are audited all the same."""
+    (tmp_path / "mine.py").write_text(f"def score(answer, reference, params):\n    {DEATHS[death]}\n")
+    kept = [row for row in published_rows() if row["answer_type"] in ("number", "boolean")]
+    mine = f"mine-{death}"  # names are for the whole process
+    rows = [row | {"answer_type": mine} if row["answer_type"] == "number" else row for row in kept]
     write_published(tmp_path / "mine", rows=rows)
-    argv = ["trains/grpo.py", "--config", CONFIG, f"train_dataset.path={tmp_path}/mine"]
-    config, _ = read([*argv, f"+reward.verifiers={{mine:'{tmp_path}/mine.py:score'}}"], Config)
-    _, problems = data.audit_rewards(config)
-    assert len(problems) == 1
-    assert "pixmo_count, mine" in problems[0]
-    assert "crash" in problems[0]
-    assert data.audit_rewards(read([*argv[:3], f"train_dataset.path={planted}/good"], Config)[0])[1] == []
+    monkeypatch.setattr(walk, "launch", lambda argv: pytest.fail("something was started"))
+    monkeypatch.setitem(custom.DEFAULTS, "deadline_seconds", 0.5)
+    argv = ["trains/grpo.py", "--config", CONFIG, f"train_dataset.path={tmp_path}/mine", "--rehearse"]
+    argv += [f"cluster.fileroot={tmp_path}", f"+reward.verifiers={{{mine}:'{tmp_path}/mine.py:score'}}"]
+    assert cli.main(argv) == 1
+    output = capsys.readouterr().out
+    problems = [line for line in output.splitlines() if line.startswith("PROBLEM")]
+    assert len(problems) == 1, output
+    assert f"pixmo_count, {mine}: its verifier is dead: " in problems[0]
+    assert ("timeout" if death == "hangs" else "crash") + " on 3 answers in a row" in problems[0]
+    assert "references of 1 of 2 sources and types pay" in output
+
+
+def test_sound_data_pass_the_audit(planted):
+    argv = ["trains/grpo.py", "--config", CONFIG, f"train_dataset.path={planted}/good"]
+    assert data.audit_rewards(read(argv, Config)[0])[1] == []
