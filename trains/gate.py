@@ -179,7 +179,7 @@ def _check_records(config: Any) -> Iterator[str]:
         yield str(error)
 
 
-def _check_batch(config: Any) -> Iterator[str]:
+def _check_deterministic(config: Any) -> Iterator[str]:
     if config.deterministic and config.agent.enabled:
         yield "deterministic=true with agent.enabled=true: the turns of conversations come in another order each time"
     if config.deterministic and (
@@ -190,6 +190,9 @@ def _check_batch(config: Any) -> Iterator[str]:
             f"allocation_mode={config.allocation_mode!r}: wanted 0 and one trainer rank (fsdp:d1); what runs at the "
             "same time comes in another order each time"
         )
+
+
+def _check_batch(config: Any) -> Iterator[str]:
     batch_size, ranks = config.train_dataset.batch_size, config.allocation.train.dp_size
     if batch_size % ranks:
         yield (
@@ -411,6 +414,7 @@ CHECKS = (
     _check_text,
     _check_sampling,
     _check_records,
+    _check_deterministic,
     _check_batch,
     _check_paths,
     _check_own_folder,
