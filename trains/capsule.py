@@ -111,6 +111,7 @@ class Capsules:
                     "version": self._step - 1,
                     "minibatch": minibatch,
                     "num_ranks": actor.data_parallel_world_size,
+                    "entropy_coefficient": list(actor.entropy_coefficient.state),
                     "started_from": self.config.actor.path,
                     "recorded": None,
                 }

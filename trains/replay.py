@@ -72,10 +72,6 @@ def read(folder: Path) -> tuple[dict[str, Any], Any, list[list[dict[str, Any]]]]
         raise ValueError(
             f"the checkpoint that the run started from is gone: {config.actor.path}; put it back"
         )
-    needs_pass = config.loss.proximal_pass == "separate" or (
-        config.loss.proximal_pass == "auto" and config.actor.num_minibatches > 1
-    )
-    config.loss = replace(config.loss, proximal_pass="separate" if needs_pass else "fused")
     batches = []
     for rank in range(facts["num_ranks"]):
         file = torch.load(folder / f"batch-rank{rank}.pt", weights_only=True)
@@ -84,6 +80,8 @@ def read(folder: Path) -> tuple[dict[str, Any], Any, list[list[dict[str, Any]]]]
             torch.set_rng_state(file["rng"]["torch"])
             version, internal, gauss = file["rng"]["python"]
             random.setstate((version, tuple(internal), gauss))
+    has_pass = "proximal_logprobs" in batches[0][0]  # they took a pass of their own, before the update
+    config.loss = replace(config.loss, proximal_pass="separate" if has_pass else "fused")
     return facts, config, batches
 
 
@@ -91,7 +89,10 @@ def compute(
     folder: Path, facts: dict[str, Any], config: Any, batches: list[list[dict[str, Any]]]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(numbers as a step records them, a row per token that was trained on)."""
+    from trains.metrics import update_metrics
+
     actor = _actor(folder, config)
+    actor.entropy_coefficient.state = tuple(facts["entropy_coefficient"])
     count = config.actor.num_minibatches
     actor.config.num_minibatches = 1
     wanted = range(count) if facts["minibatch"] is None else [facts["minibatch"]]
@@ -106,8 +107,7 @@ def compute(
         update = actor.ppo_update(groups)
         numbers |= {**update, "num_skipped": numbers["num_skipped"] + update["num_skipped"]}
         rows += _rows(actor, groups, seen)
-    losses = [row["loss"] for row in rows]
-    numbers["loss"] = math.fsum(losses) / len(losses) if all(map(math.isfinite, losses)) else math.nan
+    numbers |= update_metrics(actor.export_stats())
     actor.destroy()
     return numbers, rows
 
