@@ -29,7 +29,7 @@ from trains.agent import AgentWorkflow
 from trains.host.engine import concatenated
 from trains.image_files import ImageFiles
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 TOLERANCE = 1e-5
 TOKENS = (30, 600, 30)  # of each turn
 
@@ -39,7 +39,11 @@ def own_server(checkpoint, tmp_path):
     """A server whose weights these tests may change."""
     options = {"max-total-tokens": 16384}
     with running_server(
-        checkpoint, log_path=tmp_path / "server.log", options=options, environment=sglang_environment()
+        checkpoint,
+        log_path=tmp_path / "server.log",
+        options=options,
+        environment=sglang_environment(),
+        timeout_seconds=600,
     ) as url:
         yield url
 
