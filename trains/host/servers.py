@@ -157,7 +157,7 @@ class ServedEngine(RemoteInfEngine):
         asyncio.run(self._ask_all(req))
 
     async def _ask_all(self, req: HttpRequest) -> None:
-        addresses, num_lost = list(self.addresses), self.members.num_lost
+        addresses = list(self.addresses)
         timeout = aiohttp.ClientTimeout(total=self.config.request_timeout)
         async with aiohttp.ClientSession(
             timeout=timeout, read_bufsize=1024 * 1024 * 10, connector=get_default_connector()
@@ -180,8 +180,11 @@ class ServedEngine(RemoteInfEngine):
         for address, answer in zip(addresses, answers, strict=True):
             if not isinstance(answer, BaseException):
                 continue
-            if not await self._was_lost(num_lost) or address in self.members.ready:
-                raise answer
+            deadline = time.monotonic() + NOTICE_SECONDS
+            while address in self.members.ready:
+                if self.members.folder is None or time.monotonic() > deadline:
+                    raise answer
+                await asyncio.sleep(POLL_SECONDS)
             logger.warning("%s was lost during %s", address, req.endpoint)
 
     def load_weights(self, meta: WeightUpdateMeta) -> None:
