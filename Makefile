@@ -9,11 +9,11 @@ RUNS := runs/digits-stage1/$(TRIAL) runs/digits-stage2/$(TRIAL)
 
 # `make` alone shows what there is
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-zoom test test-long test-cluster rehearse test-fast learning mixture-study mutants lint install clean
+.PHONY: help demo demo-zoom test test-long test-cluster test-evaluation evaluation-env rehearse test-fast learning mixture-study mutants lint install clean
 
 ## help: print this list
 help:
-	@sed -n 's/^## \([a-z-]*\): /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-12s  %s\n", $$1, $$2}'
+	@sed -n 's/^## \([a-z-]*\): /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-15s  %s\n", $$1, $$2}'
 
 ## demo: train a tiny LLaVA-OneVision-1.5 on real images in both stages, on the CPU (about ten minutes)
 demo: install
@@ -34,7 +34,7 @@ demo-zoom: install
 
 ## test: the tests, in under a quarter of an hour
 test: install
-	$(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not long and not cluster"
+	$(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not long and not cluster and not evaluation"
 
 ## test-long: whole runs with servers that are killed, stopped and started again
 test-long: install
@@ -44,13 +44,21 @@ test-long: install
 test-cluster: install
 	$(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile -m cluster tests/cluster
 
+## evaluation-env: lmms-eval in .venv-evaluation, an environment of its own; docs/evaluation.md
+evaluation-env: install
+	@bash 3rdparty/lmms_eval/install.sh
+
+## test-evaluation: lmms-eval itself, on the digits and on documents for every benchmark
+test-evaluation: evaluation-env
+	$(PYTHON) -m pytest -q -m evaluation tests/evaluation
+
 ## rehearse: walk through every file of configs/ on this machine's CPU; docs/rehearsal.md
 rehearse: install
 	$(PYTHON) -m trains.rehearsal.all --workers $(WORKERS)
 
 ## test-fast: without the tests that start servers or run training
 test-fast: install
-	$(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not long and not cluster"
+	$(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not long and not cluster and not evaluation"
 
 ## learning: the demo with five seeds and a control each (an hour on two idle cores); docs/learning.md
 learning: install

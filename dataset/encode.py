@@ -82,14 +82,21 @@ def encode_prompt(
     Raises ``ValueError`` naming the sample when marks and images disagree in number, when an image cannot be
     decoded (``ImageError``), or when the image pads among the ids do not match the image features.
     """
-    text = processor.apply_chat_template(
-        to_messages(sample, prompts), tokenize=False, add_generation_prompt=True
-    )
-    images = prepare_images(processor, sample, max_pixels)
+    messages = to_messages(sample, prompts)
+    return encode_messages(processor, messages, prepare_images(processor, sample, max_pixels), sample.id)
+
+
+def encode_messages(
+    processor: Any, messages: list[dict], images: list[Image.Image], sample_id: str
+) -> EncodedPrompt:
+    """Encode chat messages whose `{"type": "image"}` parts stand for `images`, in order, RGB and at the model's size
+    already (`resize_to_limits`). Raises ``ValueError`` as `encode_prompt` does.
+    """
+    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     inputs = processor(text=[text], images=images or None, padding=False, return_tensors="pt")
     input_ids = inputs["input_ids"][0].tolist()
     grid = inputs["image_grid_thw"] if images else None
-    _check_image_tokens(processor, sample, input_ids, images)
+    _check_image_tokens(processor, sample_id, input_ids, images)
     token_types = inputs.get("mm_token_type_ids")
     return EncodedPrompt(
         input_ids=input_ids,
@@ -170,7 +177,7 @@ def _template_bytes(processor: Any, prompts: PromptConfig) -> tuple[int, int]:
 
 
 def _check_image_tokens(
-    processor: Any, sample: Sample, input_ids: list[int], images: list[Image.Image]
+    processor: Any, sample_id: str, input_ids: list[int], images: list[Image.Image]
 ) -> None:
     # A special token written out in the question would become a real one and shift every feature after it.
     limits = image_limits(processor)
@@ -182,6 +189,6 @@ def _check_image_tokens(
     found = input_ids.count(pad)
     if found != expected:
         raise ValueError(
-            f"sample {sample.id}: {found} image tokens in the prompt but {expected} image features; "
+            f"sample {sample_id}: {found} image tokens in the prompt but {expected} image features; "
             f"does the question contain {processor.tokenizer.convert_ids_to_tokens(pad)!r}?"
         )

@@ -66,7 +66,7 @@ def test_folders_that_cannot_be_written(tmp_path):
 def test_wrong_places_are_found_before_anything_starts(wrong, tiny_checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(offline, "measure", None)
     monkeypatch.setattr("dataset.create.resolve_auto", None)
-    monkeypatch.setattr(cli, "write_run", None)
+    monkeypatch.setattr(cli.prepare, "write_run", None)
     (tmp_path / "file").touch()
     model = "./nowhere" if wrong == "model" else str(tiny_checkpoint)
     output = str(tmp_path / "file" / "x") if wrong == "output" else str(tmp_path / "out")

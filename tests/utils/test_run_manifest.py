@@ -170,14 +170,13 @@ def test_the_trainer_itself_resolves_a_run(tiny_checkpoint, digits_data, tmp_pat
     assert again.actor.path == str(tiny_checkpoint)
 
 
-def test_the_tools_take_a_run(tiny_checkpoint, tmp_path, capsys, monkeypatch):
+def test_the_tools_take_a_run(tiny_checkpoint, tmp_path, capsys):
     run = make_run(tmp_path / "run", checkpoint=str(tiny_checkpoint))
     remove_checkpoint(run)
     assert checkpoint.main(["verify", str(run)]) == 0
     assert f"{tiny_checkpoint}: layout" in capsys.readouterr().out
-    monkeypatch.setattr(evaluate, "task_folder", lambda task: tmp_path)
     words = ["--model", str(run), "--output", str(tmp_path / "out")]
-    assert evaluate.main([*words, "--tasks", "docvqa_val", "--mode", "fast", "--write-only"]) == 0
+    assert evaluate.main([*words, "--tasks", "docvqa", "--mode", "fast", "--write-only"]) == 0
     assert (tmp_path / "out" / "model" / "config.json").resolve() == (
         tiny_checkpoint / "config.json"
     ).resolve()
@@ -189,6 +188,6 @@ def test_the_tools_take_a_run(tiny_checkpoint, tmp_path, capsys, monkeypatch):
         checkpoint.main(["export", str(unfinished), str(tmp_path / "e"), "--original", str(tiny_checkpoint)])
         == 1
     )
-    assert evaluate.main([*words, "--tasks", "docvqa_val", "--mode", "fast", "--write-only"]) == 1
+    assert evaluate.main([*words, "--tasks", "docvqa", "--mode", "fast", "--write-only"]) == 1
     assert evaluate_offline.main([*words, "--data", "none.parquet"]) == 1
     assert capsys.readouterr().err.count("has not finished") == 3
