@@ -30,7 +30,7 @@ from areal.launcher import live
 from areal.utils import logging
 
 POLL_SECONDS = 0.2
-NOTICE_SECONDS = 5.0  # within which the launcher knows of a dead server
+NOTICE_SECONDS = 15.0  # within which the launcher knows of a dead server
 ALL_READY_SECONDS = 1200.0
 
 logger = logging.getLogger("Servers")
