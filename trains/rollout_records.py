@@ -124,8 +124,10 @@ class RolloutRecords:
             group["advantages"][:, num_prompt - 1].float().tolist()
         )  # at the place that predicts the first
         for i, score in enumerate(info.scores):
-            length = info.lengths[i]
-            answer = slice(num_prompt, num_prompt + length)
+            end = int(
+                group["attention_mask"][i].sum()
+            )  # replies of tools, which nobody drew, stand in between
+            answer = slice(num_prompt, end)
             row = {
                 **shared,
                 "rollout": i,
@@ -137,14 +139,14 @@ class RolloutRecords:
                 "extracted": score.extracted,
                 "trace": list(score.trace),
                 "truncated": info.truncated[i],
-                "num_tokens": length,
+                "num_tokens": info.lengths[i],
                 "advantage": advantages[i],
                 "versions": runs(versions[i, answer].tolist()),
             }
             if i < num_sampled:
                 row["token_ids"] = ids[i, answer].tolist()
                 row["tokens"] = [self._text(token) for token in row["token_ids"]]
-                predicting = slice(num_prompt - 1, num_prompt - 1 + length)
+                predicting = slice(num_prompt - 1, end - 1)
                 row |= {name: values[i, predicting].tolist() for name, values in per_token.items()}
             yield utf8(row)
 

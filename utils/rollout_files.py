@@ -52,7 +52,10 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "num_prompt_tokens": (pa.int32(), "Tokens of the prompt, images included."),
     "num_tokens": (pa.int32(), "Generated tokens."),
     "advantage": (pa.float32(), "As the loss used it, the same for all of its tokens."),
-    "versions": (pa.list_(RUN), "Versions of the weights that drew its tokens, as runs in order."),
+    "versions": (
+        pa.list_(RUN),
+        "Versions of the weights that drew its tokens, as runs in order; -1: a tool's reply.",
+    ),
     "token_ids": (
         pa.list_(pa.int32()),
         "Generated tokens; null, like all below, unless sampled by records.token_share.",

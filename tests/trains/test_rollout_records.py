@@ -61,6 +61,23 @@ def test_a_shard_holds_what_the_step_held(tmp_path):
     assert (last.extracted, list(last.trace)) == ("x?", ["a rule"]), "half a surrogate pair fits in no file"
 
 
+def test_a_reply_of_a_tool_stands_between_what_was_drawn(tmp_path):
+    """A turn of one token, a reply of one, and a turn of one more."""
+    turns = trained()
+    for name, value in (("attention_mask", True), ("loss_mask", 1), ("versions", 3), ("input_ids", 4)):
+        column = torch.full((2, 1), value, dtype=turns[name].dtype)
+        turns[name] = torch.cat([turns[name], column], dim=1)
+    turns["attention_mask"][1, 3:] = False
+    turns["loss_mask"][0, 3], turns["versions"][0, 3] = 0, -1
+    for name in ("behavior_logprobs", "proximal_logprobs", "entropy", "advantages"):
+        turns[name] = torch.nn.functional.pad(turns[name], (0, 1))
+    row = pandas.read_parquet(records(tmp_path).write(1, 0, [turns])).iloc[0]
+    assert list(row.token_ids) == [7, 8, 4]
+    assert [run["version"] for run in row.versions] == [3, -1, 3]
+    assert len(row.tokens) == len(row.entropy) == len(row.behavior_logprobs) == 3
+    assert row.num_tokens == 2
+
+
 def test_datasets_reads_shards_of_different_parts_as_one_table(tmp_path):
     writer = records(tmp_path / "rollouts", token_share=0.0)
     writer.write(1, 0, [trained()])

@@ -59,7 +59,13 @@ def _group(rows: list[dict[str, Any]], folder: Path, link: Callable[[Path], str]
         "statuses": dict(statuses.most_common()),
         "num_not_ok": len(rows) - statuses["ok"],
         "versions_behind": max(
-            (row["version"] - run["version"] for row in rows for run in row["versions"]), default=0
+            (
+                row["version"] - run["version"]
+                for row in rows
+                for run in row["versions"]
+                if run["version"] >= 0
+            ),
+            default=0,
         ),
         "rewards": rewards,
         "reference_drawing": _drawing(first["answer_type"], first["answer"][0] if first["answer"] else ""),
