@@ -66,6 +66,7 @@ def load_table(files: Sequence[Path | str], split: str = "train") -> Any:
     """Anything that `datasets` reads, as its memory-mapped Arrow table: files of one kind, or one name on the Hub."""
     import datasets
 
+    datasets.disable_progress_bars()  # they would stand before what a command has to say
     if isinstance(files[0], Path):
         kind, names = KINDS[files[0].suffix], [str(file) for file in files]
         return datasets.load_dataset(kind, data_files=names, split="train").with_format("arrow")
@@ -95,6 +96,11 @@ def _rows_of(file: Path | str, columns: Mapping[str, str], wanted: Sequence[str]
         rows: Any = parquet_rows(file, sorted(names))
     else:
         table = load_table([file])
+        if not names & set(table.column_names):
+            raise ValueError(
+                f"{file}: has none of the columns {', '.join(sorted(names))}; it has {', '.join(table.column_names)}. "
+                "Name its columns: --columns problem=... answer=..."
+            )
         kept = table.select_columns([name for name in table.column_names if name in names])
         rows = (row for batch in kept.iter(batch_size=512) for row in batch.to_pylist())
     stem, mapped = Path(file).stem, {field: name for field, name in columns.items() if field in wanted}

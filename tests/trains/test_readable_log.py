@@ -16,6 +16,7 @@ NOISE = [
     "/x/.venv/lib/python3.11/site-packages/torch/mesh.py:760: UserWarning: Slicing a dim",
     "  sliced_mesh_layout = self._get_slice_mesh_layout(names)",
     "wandb: Tracking run with wandb version 0.1",
+    "wandb:",
 ]
 KEPT = [
     "[grpo] step 1/2 | reward 0.5",

@@ -8,8 +8,6 @@ The script holds the keys, so that a <TAB> starts no Python; write it again afte
 
 import sys
 
-from trains.arguments import keys
-from trains.config import Config
 from utils.command_line import Parser
 
 COMMANDS = (
@@ -69,6 +67,9 @@ complete -F _grpo_complete python python3
 
 def script() -> str:
     """The bash script."""
+    from trains.arguments import keys
+    from trains.config import Config
+
     known = keys(Config)
     leaves = sorted(key for key in known if not any(other.startswith(f"{key}.") for other in known))
     return SCRIPT.format(

@@ -16,7 +16,7 @@ NOISE = re.compile(
     r"\(AReaL\) .* (DEBUG|INFO):( |$)"  # its loggers, one of which prints metrics.jsonl again as a table
     r"|[╒├╘│]"  # that table
     r"|.*\d+%\|.*\| *\d+/\d+ \["  # a progress bar
-    r"|wandb: (?!ERROR|WARNING)"
+    r"|wandb:(?! (ERROR|WARNING))"
 )
 LIBRARY_WARNING = re.compile(r"\S*(site-packages|lib/python3)\S*\.py:\d+: \w*Warning: ")
 
