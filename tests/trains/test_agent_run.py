@@ -8,7 +8,7 @@ from dataset.zoom_digits import write_zoom_digits
 from tests.trains.test_launcher import first_line_with, orphans, start, trainer
 from trains.demo.zoom_warm_start import ZoomWarmStartConfig, warm_start
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def zoom(tmp_path_factory):
     """Data, and a model that has learned to call the zoom, if not to look well."""
     folder = tmp_path_factory.mktemp("zoom")
     write_zoom_digits(folder / "data")
-    config = ZoomWarmStartConfig(num_clean_steps=60, num_careless_steps=0, num_heldout=20)
+    config = ZoomWarmStartConfig(num_clean_steps=100, num_careless_steps=0, num_heldout=20)
     warm_start(folder / "model", config)
     return folder
 
