@@ -19,6 +19,7 @@ from areal.infra.utils import launcher as areal_launcher_utils
 from areal.infra.utils.launcher import JobException, JobState
 from areal.launcher import job as node_job
 from areal.launcher import preflight
+from areal.launcher.readable import ReadableLog
 from areal.utils import fs, name_resolve, names
 
 POLL_SECONDS = 0.5
@@ -128,7 +129,9 @@ class ClusterJobs:
         """Name a failed job with its log, at once, and raise what AReaL's launcher acts upon."""
         self.echo()
         data = log.read_bytes()[-TAIL_BYTES:] if log.exists() else b""
-        tail = b"\n".join(data.splitlines()[-TAIL_LINES:]).decode(errors="replace")
+        tail = "\n".join(
+            [*ReadableLog(log).readable(data.decode(errors="replace").splitlines())][-TAIL_LINES:]
+        )
         self.status = status or 1
         self.failure = f"{name} {how}; its log: {log}\n--- last lines of {log.name} ---\n{tail}\n---"
         print(f"[launcher] {self.failure}", file=sys.stderr, flush=True)
