@@ -10,6 +10,7 @@ folder, asks Slurm how each job ended, and cancels what it has submitted.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -28,6 +29,10 @@ ASK_SECONDS = 2.0  # between questions to slurmctld
 STOP_SECONDS = 90.0  # Slurm's KillWait is 30 s by default
 WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED", "RESIZING"}
 RUNNING = {"RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "STOPPED"}
+# A launch from inside of an allocation must not hand its shape on.
+OF_AN_ALLOCATION = re.compile(
+    r"SLURM_(JOB|MEM|N?TASKS|NNODES|NPROCS|CPUS?|STEP|GPUS|TRES|NODE|PROCID|LOCALID|GTIDS|DISTRIBUTION|SRUN|TASK)"
+)
 ENDED = {
     "CANCELLED": "was cancelled (scancel)",
     "TIMEOUT": "ran into its time limit",
@@ -268,8 +273,9 @@ def command_of(text: str) -> list[str]:
 
 
 def _ask(command: list[str]) -> subprocess.CompletedProcess:
+    variables = {name: value for name, value in os.environ.items() if not OF_AN_ALLOCATION.match(name)}
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=variables)
     except FileNotFoundError:
         return subprocess.CompletedProcess(command, 127, "", f"{command[0]} is not there")
     except subprocess.TimeoutExpired:
