@@ -159,12 +159,14 @@ def _watch(child: subprocess.Popen, stopped: list[int]) -> dict[str, Any]:
     while True:
         status = child.poll()
         if status is not None:
+            time.sleep(POLL_SECONDS)  # Slurm signals every process of a step: the command may be the first to end
+            if stopped:
+                return _stopped(stopped[0])
             if status < 0:
                 return ended(128 - status, f"was killed by {signal.Signals(-status).name}")
             return ended(status, f"exited with status {status}")
         if stopped:
-            name = signal.Signals(stopped[0]).name
-            return ended(128 + stopped[0], f"was stopped by {name}", stopped=True)
+            return _stopped(stopped[0])
         if time.monotonic() - looked > INNER_SECONDS:
             looked = time.monotonic()
             _reap(child.pid)
@@ -177,6 +179,10 @@ def _watch(child: subprocess.Popen, stopped: list[int]) -> dict[str, Any]:
                 continue
             inner |= _inner_processes(child.pid)
         time.sleep(POLL_SECONDS)
+
+
+def _stopped(number: int) -> dict[str, Any]:
+    return ended(128 + number, f"was stopped by {signal.Signals(number).name}", stopped=True)
 
 
 def _reap(own_child: int) -> None:
@@ -225,6 +231,7 @@ def ended(status: int, how: str, *, stopped: bool = False) -> dict[str, Any]:
         "status": status,
         "how": how,
         "stopped": stopped,
+        "time": time.time(),
     }
 
 

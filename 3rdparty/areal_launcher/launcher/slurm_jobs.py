@@ -174,7 +174,8 @@ class SupervisedSlurmLauncher(cluster.ClusterJobs, areal_slurm.SlurmLauncher):
         states = [self.state_of(self.job_folder / f"{job.name}.{index}.json") for index in range(job.count)]
         own = [state for state in states if state.get("status") and not state.get("stopped")]
         if own:
-            return own[0]["how"] + f" on {own[0]['host']}", job.log, own[0]["status"]
+            first = min(own, key=lambda state: state.get("time", 0.0))
+            return first["how"] + f" on {first['host']}", job.log, first["status"]
         if job.state == "UNKNOWN":
             return "is no longer known to Slurm", job.log, 1
         shown = _ask(["scontrol", "show", "job", str(job_id), "-o"]).stdout
