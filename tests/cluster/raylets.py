@@ -25,10 +25,10 @@ GPUS, CPUS, MEMORY = 1, 2, 6 << 30
 class Raylets:
     """A head and more nodes; `address` is what RAY_ADDRESS wants."""
 
-    def __init__(self, folder: Path, port: int):
-        self.folder, self.port = folder, port
+    def __init__(self, folder: Path, port: int, head: str = "127.0.0.2"):
+        self.folder, self.port, self.head = folder, port, head
         self.nodes: dict[str, subprocess.Popen] = {}
-        self.address = f"127.0.0.2:{port}"
+        self.address = f"{head}:{port}"
 
     def add(self, host: str, working_directory: Path) -> None:
         """Start the node `host`, the head if it is the first, from a working directory of its own."""
@@ -71,7 +71,7 @@ class Raylets:
         from ray._raylet import GcsClient
 
         try:
-            socket.create_connection(("127.0.0.2", self.port), timeout=1).close()
+            socket.create_connection((self.head, self.port), timeout=1).close()
             nodes = GcsClient(address=self.address).get_all_node_info(timeout=5)
         except (OSError, RuntimeError, ray.exceptions.RaySystemError):
             return 0

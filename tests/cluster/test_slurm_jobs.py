@@ -105,6 +105,15 @@ def test_what_ends_it_from_outside_is_named(launcher, tmp_path):
     assert not running(tmp_path)
 
 
+def test_a_time_limit_is_named_and_is_no_success(launcher, monkeypatch):
+    """AReaL's launcher takes it for an end without fault."""
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
+    submit(launcher, "trainer", "import time\ntime.sleep(1000)\n")
+    assert waited(launcher) == "FAILED", "it is submitted again where recover.mode is on"
+    assert "ran into its time limit" in launcher.failure
+    assert launcher.status == 1
+
+
 def test_a_killed_process_is_named(launcher):
     submit(launcher, "llm_server", "import time\ntime.sleep(1000)\n")
     while not launcher._announced:
