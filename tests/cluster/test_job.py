@@ -91,6 +91,23 @@ def test_being_stopped_takes_everything_along(tmp_path):
     assert state(tmp_path)["stopped"]
 
 
+def test_a_killed_worker_takes_everything_along(tmp_path):
+    """Ray's worker kills its child with SIGKILL when it ends."""
+    process = start(
+        tmp_path,
+        "import subprocess, time\nsubprocess.Popen(['sleep', '1000'], start_new_session=True)\n"
+        "print('up', flush=True)\ntime.sleep(1000)\n",
+        with_parent=True,
+    )
+    until(lambda: (tmp_path / "a log.txt").exists() and "\nup\n" in (tmp_path / "a log.txt").read_text())
+    below = psutil.Process(process.pid).children(recursive=True)
+    assert len(below) == 3
+    process.kill()
+    process.wait()
+    until(lambda: not [p for p in below if p.is_running() and p.status() != psutil.STATUS_ZOMBIE])
+    assert state(tmp_path)["stopped"]
+
+
 def test_a_server_without_its_scheduler_is_dead(tmp_path):
     """SGLang itself goes on, mute."""
     process = start(

@@ -40,6 +40,7 @@ GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
 SHARED_SECONDS = 20.0  # a network file system may show a new file late
 MEETING_SECONDS = 120.0  # until every task of a Slurm step has named its address
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+_libc = ctypes.CDLL(None, use_errno=True)
 UNUSABLE = 125  # exit status of a node that could not run the command
 
 
@@ -53,7 +54,14 @@ def main(arguments: list[str]) -> int:
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, _: stopped.append(signum))
-    _bind_to_parent(bool(description.get("with_parent")))
+    if description.get("with_parent"):
+        _end_with_parent()
+        # A Ray worker that ends kills its children with SIGKILL, which could not end theirs: be a grandchild.
+        child = os.fork()
+        if child:
+            return _stand_in_between(child, stopped)
+        _end_with_parent()
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # orphans of the command are handed to this process
     try:
         argv, variables = prepare(description)
     except NodeUnusable as error:
@@ -145,6 +153,7 @@ def run(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT if log else None,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 -- this process has one thread
         )
         report(description, {"state": "running", "pid": child.pid})
         try:
@@ -159,7 +168,9 @@ def _watch(child: subprocess.Popen, stopped: list[int]) -> dict[str, Any]:
     while True:
         status = child.poll()
         if status is not None:
-            time.sleep(POLL_SECONDS)  # Slurm signals every process of a step: the command may be the first to end
+            time.sleep(
+                POLL_SECONDS
+            )  # Slurm signals every process of a step: the command may be the first to end
             if stopped:
                 return _stopped(stopped[0])
             if status < 0:
@@ -286,14 +297,23 @@ def free_port(host: str = "") -> int:
         return probe.getsockname()[1]
 
 
-def _bind_to_parent(with_parent: bool) -> None:
-    """Take over orphans; with `with_parent` get SIGTERM when the starting process ends (or has ended already)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    if with_parent:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+def _end_with_parent() -> None:
+    """Get SIGTERM when the process that started this one ends; at once if it has ended already."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _stand_in_between(child: int, stopped: list[int]) -> int:
+    """Hand signals on until the child ends; its exit status."""
+    while True:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        if stopped:
+            os.kill(child, signal.SIGTERM)
+            stopped.clear()
+        time.sleep(POLL_SECONDS)
 
 
 def _is_alive(process: psutil.Process) -> bool:
