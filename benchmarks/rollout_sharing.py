@@ -49,6 +49,14 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument(
+        "--sides",
+        type=int,
+        nargs="+",
+        default=SIDES,
+        metavar="PIXELS",
+        help="of the square images; multiples of 28",
+    )
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args(argv)
     results = []
@@ -56,8 +64,8 @@ def main(argv: list[str] | None = None) -> int:
         checkpoint = build_tiny_checkpoint(
             Path(folder) / "checkpoint", config=build_config(suppress_media_tokens=True), max_pixels=1_300_000
         )
-        for side in SIDES:
-            measured: dict[str, list[tuple[float, float]]] = {mode: [] for mode in MODES}
+        for side in arguments.sides:
+            measured: dict[str, list[tuple[dict[str, float], float]]] = {mode: [] for mode in MODES}
             for index in range(arguments.rounds):
                 for mode in MODES:
                     measured[mode].append(measure(mode, checkpoint, side, seed=index, folder=Path(folder)))
@@ -86,8 +94,10 @@ def make_prompts(checkpoint: Path, side: int, count: int, seed: int) -> list[Enc
     return prompts
 
 
-def measure(mode: str, checkpoint: Path, side: int, *, seed: int, folder: Path) -> tuple[float, float]:
-    """(processor milliseconds a rollout, prompts a second) of a fresh server."""
+def measure(
+    mode: str, checkpoint: Path, side: int, *, seed: int, folder: Path
+) -> tuple[dict[str, float], float]:
+    """(processor milliseconds a rollout by process, prompts a second) of a fresh server."""
     options = {"max-running-requests": 128, "schedule-policy": "lpm"}
     choice = dict(MODES[mode])
     environment = sglang_environment() | choice.pop("environment", {})
@@ -101,12 +111,20 @@ def measure(mode: str, checkpoint: Path, side: int, *, seed: int, folder: Path) 
         used, start = processor_seconds(server), time.perf_counter()
         asyncio.run(roll_out(url, prompts, files))
         seconds = time.perf_counter() - start
-        return (processor_seconds(server) - used) / (PROMPTS * GROUP) * 1e3, PROMPTS / seconds
+        spent = {name: value - used[name] for name, value in processor_seconds(server).items()}
+        return {name: value / (PROMPTS * GROUP) * 1e3 for name, value in spent.items()}, PROMPTS / seconds
 
 
-def processor_seconds(processes: list[psutil.Process]) -> float:
-    """Of all the processes, since they began."""
-    return sum(sum(process.cpu_times()[:2]) for process in processes)
+def processor_seconds(processes: list[psutil.Process]) -> dict[str, float]:
+    """Since they began, of SGLang's scheduler (vision tower, prefill, decoding), its detokenizer, and the rest: the
+    process that takes requests, decodes images and cuts them into patches.
+    """
+    found = {"scheduler": 0.0, "detokenizer": 0.0, "requests": 0.0}
+    for process in processes:
+        title = " ".join(process.cmdline())
+        name = next((name for name in found if name in title), "requests")
+        found[name] += sum(process.cpu_times()[:2])
+    return found
 
 
 async def roll_out(url: str, prompts: list[EncodedPrompt], files: ImageFiles | None) -> None:
@@ -132,12 +150,15 @@ async def roll_out(url: str, prompts: list[EncodedPrompt], files: ImageFiles | N
         await asyncio.gather(*(group(prompt) for prompt in prompts))
 
 
-def summary(side: int, measured: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
+def summary(side: int, measured: dict[str, list[tuple[dict[str, float], float]]]) -> dict[str, Any]:
     """Medians of the rounds."""
     result: dict[str, Any] = {"side": side, "group": GROUP, "answer_tokens": ANSWER_TOKENS}
     for mode, rounds in measured.items():
         result[mode] = {
-            "processor_ms_per_rollout": statistics.median(first for first, _ in rounds),
+            "processor_ms_per_rollout": statistics.median(sum(first.values()) for first, _ in rounds),
+            "by_process": {
+                name: statistics.median(first[name] for first, _ in rounds) for name in rounds[0][0]
+            },
             "prompts_per_second": statistics.median(second for _, second in rounds),
         }
     return result
@@ -151,7 +172,8 @@ def line(result: dict[str, Any]) -> str:
         f"{result['side']} x {result['side']}: processor time a rollout {apart[cost]:.1f} ms apart, "
         f"{shared[cost]:.1f} ms shared ({apart[cost] / shared[cost]:.1f}x); "
         f"prompts a second {apart[rate]:.2f} and {shared[rate]:.2f} "
-        f"({shared[rate] / apart[rate]:.1f}x)"
+        f"({shared[rate] / apart[rate]:.1f}x); shared by process: "
+        + ", ".join(f"{name} {value:.1f} ms" for name, value in shared["by_process"].items())
     )
 
 
