@@ -272,7 +272,7 @@ def free_nodes() -> str:
         for node in ray.nodes()
         if node["Alive"]
     ]
-    return ", ".join(rows) or "no node"
+    return ", ".join(sorted(rows)) or "no node"
 
 
 def _amounts(resources: dict[str, float]) -> str:
