@@ -177,9 +177,10 @@ class Site:
         found: list[dict[str, dict]] = [{}, {}]
         for i, run in enumerate(runs):
             for step in sorted({last[i][sample] for sample in chosen}):
-                for sample, groups in by_sample(self._load(run, step, path)[0]).items():
-                    if sample in chosen and last[i][sample] == step:
-                        found[i][sample] = groups[0]
+                wanted = {sample for sample in chosen if last[i][sample] == step}
+                rows = [row for row in run.rows(step)[0] if row["sample_id"] in wanted]
+                groups = groups_of(rows, run.folder, pages.linker(path))
+                found[i] |= {sample: members[0] for sample, members in by_sample(groups).items()}
         pairs = [
             (sample, [found[0][sample], found[1][sample]])
             for sample in chosen
