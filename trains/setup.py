@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from areal.api import FinetuneSpec, StepInfo, WeightUpdateMeta
 from areal.launcher import trial_lock
 from areal.utils import seeding
@@ -280,7 +279,7 @@ def _take_trial(config: Config, actor: VisionActor) -> None:
         # one whose launcher was killed may still be about to end
         trial_lock.take(run_directory(config), trial_lock.TRAINER, wait_seconds=60.0)
         _make_room(config)
-    dist.barrier(group=actor.cpu_group)
+    actor.meet()
 
 
 def _make_room(config: Config) -> None:

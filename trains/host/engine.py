@@ -66,6 +66,10 @@ class VisionEngine(FSDPEngine):
         self._is_xccl = False  # weights go straight to the servers
         self._has_said_so = False
 
+    def meet(self) -> None:
+        """Wait for all ranks; from `create_process_group` on, before there is a model."""
+        dist.barrier(group=self._cpu_group)
+
     def prepare_batch(self, dataloader: Any, workflow: Any) -> list[Group]:
         """This rank's share of the step's groups; every rank waits for the servers' answers to its own prompts."""
         rollout, batch = self.rollout_engine, None
