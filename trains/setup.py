@@ -28,7 +28,7 @@ from trains.actor import VisionActor
 from trains.agent import AgentWorkflow
 from trains.config import Config
 from trains.critic import VisionCritic
-from trains.ground_truth import GroundTruthWorkflow
+from trains.ground_truth_workflow import GroundTruthWorkflow
 from trains.host.allocation import server_allocation
 from trains.host.frequencies import Frequency
 from trains.host.logs import let_be_heard

@@ -9,7 +9,8 @@ from areal.utils import stats_tracker
 from tests.trains.test_actor_loss import loss_of, packed
 from trains.actor import VisionActor
 from trains.config import GroundTruthConfig, LossConfig
-from trains.ground_truth import GroundTruthWorkflow, smoothed
+from trains.ground_truth import smoothed
+from trains.ground_truth_workflow import GroundTruthWorkflow
 from trains.types import GroupInfo
 from utils.sample import Sample
 
