@@ -30,6 +30,7 @@ from utils.run_manifest import MANIFEST
 
 FINAL = "[grpo] starting again would end the same way"  # the launcher reads it (areal.launcher.supervisor)
 STEPS_TO_REPEAT = 20  # without a finding, before it is said again
+COUNTED = ("submitted", "consumed", "evicted", "given_up", "dropped_without_signal", "failed")
 PHASES = ("rollout", "proximal", "advantages", "update", "exchange", "save", "evaluate")
 
 
@@ -112,7 +113,7 @@ class Report:
             **update,
             **({"critic": of_update["critic"] | update["critic"]} if "critic" in update else {}),
             "buffer": {
-                **run.rollout.buffer.counts,
+                **{name: run.rollout.buffer.counts[name] for name in COUNTED},
                 "ready": run.rollout.buffer.num_ready,
                 "target": run.rollout.buffer.target,
             },
