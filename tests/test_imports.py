@@ -131,4 +131,6 @@ def test_reward_reaches_neither_torch_nor_areal(module):
 def test_the_tools_are_these():
     """A new `__main__` opens a folder to imports of any kind: that is decided here."""
     tools = {str(path.parent.relative_to(ROOT)) for path in FILES.values() if path.name == "__main__.py"}
-    assert tools - {"reward"} == {"utils/checkpoint", "utils/doctor", "utils/evaluate", "utils/viewer"}
+    assert tools - {"reward"} == {
+        "utils/checkpoint", "utils/completion", "utils/doctor", "utils/evaluate", "utils/viewer",
+    }  # fmt: skip

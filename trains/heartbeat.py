@@ -27,7 +27,7 @@ class Heartbeat(threading.Thread):
         self.phase, self.step = "start", 0
         self.longest: dict[str, float] = {}  # seconds between two marks, by phase
         self.longest_mute = 0.0  # seconds between two writes
-        self._progress = self._written = time.monotonic()
+        self._progress = self.written = time.monotonic()
         self._lock = threading.Lock()
 
     def enter(self, phase: str, step: int | None = None) -> None:
@@ -51,8 +51,8 @@ class Heartbeat(threading.Thread):
         """What is written; times by the monotonic clock, which all processes of a machine share."""
         now = time.monotonic()
         with self._lock:
-            self.longest_mute = max(self.longest_mute, now - self._written)
-            self._written = now
+            self.longest_mute = max(self.longest_mute, now - self.written)
+            self.written = now
             return {
                 "rank": self.rank,
                 "pid": os.getpid(),
@@ -79,7 +79,7 @@ def start() -> None:
     """Begin to write, as torchrun's rank of this process."""
     _heartbeat.rank = int(os.environ.get("RANK", "0"))
     if not _heartbeat.is_alive():
-        _heartbeat._written = time.monotonic()
+        _heartbeat.written = time.monotonic()
         _heartbeat.start()
 
 

@@ -90,7 +90,7 @@ def test_what_ends_it_from_outside_is_named(launcher, tmp_path):
     submit(launcher, "llm_server", "import time\ntime.sleep(1000)\n")
     submit(launcher, "trainer", "import time\ntime.sleep(1000)\n")
     jobs = {job.name: number for number, job in launcher.submitted.items()}
-    while len(launcher._announced) < 2:
+    while len(launcher.announced) < 2:
         launcher.check_alive()
         time.sleep(0.2)
     began = time.monotonic()
@@ -116,7 +116,7 @@ def test_a_time_limit_is_named_and_is_no_success(launcher, monkeypatch):
 
 def test_a_killed_process_is_named(launcher):
     submit(launcher, "llm_server", "import time\ntime.sleep(1000)\n")
-    while not launcher._announced:
+    while not launcher.announced:
         launcher.check_alive()
         time.sleep(0.2)
     state = launcher.state_of(launcher.job_folder / "llm_server.0.json")

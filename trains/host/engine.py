@@ -68,7 +68,7 @@ class VisionEngine(FSDPEngine):
 
     def meet(self) -> None:
         """Wait for all ranks; from `create_process_group` on, before there is a model."""
-        dist.barrier(group=self._cpu_group)
+        dist.barrier(group=dist.new_group(backend="gloo"))
 
     def prepare_batch(self, dataloader: Any, workflow: Any) -> list[Group]:
         """This rank's share of the step's groups; every rank waits for the servers' answers to its own prompts."""

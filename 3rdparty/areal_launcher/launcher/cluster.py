@@ -63,7 +63,7 @@ class ClusterJobs:
         self.witness = self.job_folder / "witness"
         self.witness.write_text("every node must see this file\n")
         self._echoed: dict[Path, int] = {}
-        self._announced: set[Path] = set()
+        self.announced: set[Path] = set()
 
     def log_folder(self) -> str:
         """As AReaL's launchers lay it out."""
@@ -102,8 +102,8 @@ class ClusterJobs:
     def announce(self, name: str, state_file: Path, log: Path) -> None:
         """Say once where a process runs."""
         state = self.state_of(state_file)
-        if state and state_file not in self._announced:
-            self._announced.add(state_file)
+        if state and state_file not in self.announced:
+            self.announced.add(state_file)
             if "pid" in state:
                 print(
                     f"[launcher] started {name} on {state['host']} (pid {state['pid']}), log: {log}",

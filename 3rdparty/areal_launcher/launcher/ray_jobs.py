@@ -104,7 +104,7 @@ class SupervisedRayLauncher(cluster.ClusterJobs, areal_ray.RayLauncher):
         kind, _, index = job_name.partition(":")
         log, state = self.log_file(kind, int(index or 0)), self.job_folder / f"{job_name}.json"
         state.unlink(missing_ok=True)
-        self._announced.discard(state)
+        self.announced.discard(state)
         description = self.describe(
             job_name,
             [sys.executable, *program, *map(str, args[0])],

@@ -73,6 +73,7 @@ def test_the_longest_prompts_come_first(tmp_path, tiny_checkpoint):
     assert sorted(lengths(), reverse=True) == first
 
 
+@pytest.mark.long  # beside other tests' servers its own could not be told apart
 def test_memory_of_a_server_and_of_a_trainer_on_a_cpu(tmp_path):
     """Two stand-in processes by their command lines, a child of one with 64 MiB; the peak outlives them."""
     hold = (

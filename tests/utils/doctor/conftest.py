@@ -50,7 +50,7 @@ def arguments(checkpoints, tmp_path, monkeypatch):
         words += [f"train_dataset.path={data}", f"cluster.fileroot={tmp_path}/runs"]
         if "stage2" in stem:
             words.append(f"train_dataset.mixture=[{{path: {data}, weight: 1.0}}]")
-        if "digits" in stem:
+        if "digits" in stem or "zoom" in stem:
             words.append(f"valid_dataset.path={data}")
         return [*words, *overrides]
 

@@ -209,6 +209,7 @@ DRY_RUNS = {
     "llavaov15-4b_1x80gb_grpo": ("local", 1, GPU0, 1, GPU0),
     "digits_cpu_stage1": ("local", 1, CPU, 1, CPU),
     "digits_cpu_stage2": ("local", 1, CPU, 1, CPU),
+    "zoom_cpu": ("local", 1, CPU, 1, CPU),
 }
 
 
