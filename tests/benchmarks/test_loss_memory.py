@@ -20,6 +20,7 @@ def test_all_forms_agree():
             torch.testing.assert_close(value, reference, rtol=3e-2, atol=3e-2, msg=name)
 
 
+@pytest.mark.long
 def test_the_form_by_blocks_needs_a_fraction_of_the_logits(monkeypatch):
     monkeypatch.setattr(loss_memory, "BLOCK_SIZES", (512,))
     ballast = torch.ones(150_000_000)  # the parent's memory must not hide the child's

@@ -267,7 +267,7 @@ def test_list_shows_every_source_with_split_type_and_licence(capsys):
         assert source.licence in line
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ray_actors_give_the_same_result(finished, checkpoint, engine, tmp_path):
     pytest.importorskip("ray")
     output = tmp_path / "ray"

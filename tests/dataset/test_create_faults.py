@@ -15,7 +15,7 @@ from dataset.curate.journal import Journal
 from tests.dataset.curation_runs import HERE, ROOT, contents, digits_command, manifest_of, shard_rows
 
 
-@pytest.mark.parametrize("num_kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_kills", [2, pytest.param(10, marks=pytest.mark.long)])
 def test_kills_lose_and_repeat_nothing(num_kills, checkpoint, engines, tmp_path):
     slow = engines(latency=0.01)
     whole, broken = tmp_path / "whole", tmp_path / "broken"

@@ -164,7 +164,10 @@ def test_a_killed_trainer_is_started_again_and_goes_on_where_it_was(overrides, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", ["scheduler", "trainer", "interrupt"])
+@pytest.mark.parametrize(
+    "victim",
+    ["trainer", *(pytest.param(name, marks=pytest.mark.long) for name in ("scheduler", "interrupt"))],
+)
 def test_every_end_is_quick_clean_and_named(victim, overrides, tmp_path):
     settings = [
         "total_train_steps=10000",

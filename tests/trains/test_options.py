@@ -26,7 +26,7 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_options_together(overrides, tiny_checkpoint, tmp_path):
     command = [sys.executable, "-W", "ignore", "-m", "areal.launcher.local", "trains/grpo.py", "--config"]
@@ -55,7 +55,7 @@ def test_options_together(overrides, tiny_checkpoint, tmp_path):
     assert steps[-1]["reference_kl"] > steps[0]["reference_kl"] >= 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_weights_straight_to_the_servers(overrides, tmp_path):
     """GPUs' default exchange, over gloo: two ranks, whose shards differ in size, to two servers. Evaluation before
