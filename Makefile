@@ -15,7 +15,7 @@ RUNS := runs/digits-stage1/$(TRIAL) runs/digits-stage2/$(TRIAL)
 help:
 	@sed -n 's/^## \([a-z-]*\): /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-15s  %s\n", $$1, $$2}'
 
-## demo: train a tiny LLaVA-OneVision-1.5 on real images in both stages, on the CPU (about ten minutes)
+## demo: train a tiny LLaVA-OneVision-1.5 on real images in both stages, on the CPU (ten to fifteen minutes)
 demo: install
 	$(PYTHON) -m dataset.digits --output-dir data/digits
 	$(PYTHON) -m trains.demo.warm_start --output pretrained/tiny-llavaov15 --seed $(SEED)
