@@ -25,12 +25,10 @@ import yaml
 from areal.api import SaveLoadMeta
 
 from trains.types import Group
-from utils.capsule_option import interval
+from utils.capsule_option import CONFIG, FACTS, FOLDER, KEPT, STATE, interval
 from utils.files import replacing
 from utils.masking import masked
 
-FOLDER, FACTS, CONFIG, STATE = "capsules", "capsule.json", "config.yaml", "state"
-KEPT = 2  # capsules of `every N`, the latest; and of failures, the first: each holds weights and optimizer
 RECORDED = ("loss", "grad_norm", "gradient_norms", "num_skipped", "lr", "entropy", "ratio_mean")
 
 

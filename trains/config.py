@@ -21,7 +21,6 @@ from areal.api.cli_args import (
     ValidDatasetConfig,
     load_expr_config,
 )
-from areal.utils.stats_logger import StatsLogger
 
 from dataset.agent.types import AgentSettings
 from dataset.prompts import DEFAULT_PROMPTS, PromptConfig
@@ -318,6 +317,8 @@ class Config(BaseExperimentConfig):
 
 def load(argv: list[str]) -> Config:
     """The checked configuration of this process; also saved, secrets masked, as the run's `config.yaml`."""
+    from areal.utils.stats_logger import StatsLogger
+
     earlier_runs = read(argv, Config)[1]  # none where a launcher has resolved them
     config, _ = load_expr_config([*argv, *earlier_runs], Config)
     if os.getenv("RANK", "0") == "0":

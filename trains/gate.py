@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llavaonevision1_5 import MODEL_TYPE
+from llavaonevision1_5 import MODEL_TYPE, QWEN_VL_TYPES
 from llavaonevision1_5.shards import read_json
 from llavaonevision1_5.shims import check_code
 from trains.agent_gate import check_agent
-from trains.host import allocation, qwen_vl
+from trains.host import allocation
 from trains.limits import check_limits, value_of
 from utils import loss_options
 from utils.capsule_option import interval
@@ -401,7 +401,7 @@ def _check_engine(config: Any) -> Iterator[str]:
         model_type = read_json(Path(config.actor.path) / "config.json").get("model_type")
     except (FileNotFoundError, ValueError):  # _check_checkpoint says so
         return
-    known = (MODEL_TYPE, *qwen_vl.MODEL_TYPES)
+    known = (MODEL_TYPE, *QWEN_VL_TYPES)
     if config.actor.attn_impl == "sdpa" and isinstance(model_type, str) and model_type not in known:
         yield (
             f"actor.attn_impl='sdpa' lets packed sequences of model type {model_type!r} attend to each other; "

@@ -15,12 +15,15 @@ import random
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 
+from utils.capsule_option import CONFIG, FACTS, STATE
 from utils.command_line import Parser
+
+if TYPE_CHECKING:
+    import torch
 
 TOLERANCE = 1e-6  # of numbers in float32, relative above 1 and absolute below
 ROUNDED = 5e-2  # of others: a CPU rounds bfloat16 elsewhere than a GPU
@@ -57,14 +60,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def read(folder: Path) -> tuple[dict[str, Any], Any, list[list[dict[str, Any]]]]:
     """Facts, configuration and the groups of each rank. Raises ValueError where the capsule is not whole."""
+    if not (folder / FACTS).is_file():
+        raise ValueError(f"{folder} is no capsule: there is no {FACTS} in it, which is written last")
+    import torch
     from areal.api.cli_args import to_structured_cfg
     from omegaconf import OmegaConf
 
-    from trains.capsule import CONFIG, FACTS
     from trains.config import Config
 
-    if not (folder / FACTS).is_file():
-        raise ValueError(f"{folder} is no capsule: there is no {FACTS} in it, which is written last")
     facts = json.loads((folder / FACTS).read_text())
     raw = OmegaConf.create(yaml.safe_load((folder / CONFIG).read_text()))
     config = OmegaConf.to_object(to_structured_cfg(raw, Config))
@@ -118,7 +121,6 @@ def _actor(folder: Path, config: Any) -> Any:
 
     from dataset.media_tokens import media_token_ids
     from trains.actor import VisionActor
-    from trains.capsule import STATE
     from trains.host import allocation
 
     os.environ.update({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"})
@@ -211,6 +213,8 @@ def show_tokens(rows: list[dict[str, Any]], top: int) -> None:
 
 def what_is_not_finite(batches: list[list[dict[str, Any]]], rows: list[dict[str, Any]]) -> list[str]:
     """A line for each input, and for the tokens, that are not finite."""
+    import torch
+
     lines = []
     for rank, batch in enumerate(batches):
         for group in batch:

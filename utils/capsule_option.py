@@ -1,8 +1,10 @@
-"""What `actor.capsule` may be."""
+"""What `actor.capsule` may be, and what stands in a capsule (trains/capsule.py)."""
 
 import re
 from typing import Any
 
+FOLDER, FACTS, CONFIG, STATE = "capsules", "capsule.json", "config.yaml", "state"
+KEPT = 2  # capsules of `every N`, the latest; and of failures, the first: each holds weights and optimizer
 WANTED = "'off', 'on_failure' or 'every N' with N of 1 or more, e.g. 'every 100'"
 
 

@@ -9,9 +9,6 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from utils.advantages import ESTIMATORS
-from utils.token_baseline import TOKEN_ESTIMATORS
-
 # The recipe. The keyword defaults in utils/functional.py and utils/advantages.py are the same (tested).
 RECIPE: dict[str, Any] = {
     "use_decoupled_loss": True,
@@ -62,7 +59,19 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "surrogate": ("ppo", "cispo", "sapo", "gmpo"),
     "loss_mode": ("token-mean", "sequence-mean", "constant"),
     "overlong_filter": (True, False),
-    "estimator": (*ESTIMATORS, *TOKEN_ESTIMATORS),
+    # those of utils/advantages.py, then of token_baseline.py, named here so that options are checked without torch
+    "estimator": (
+        "grpo",
+        "dr_grpo",
+        "rloo",
+        "opo",
+        "reinforce++",
+        "reinforce++-baseline",
+        "gdpo",
+        "passk",
+        "otb",
+        "gae",
+    ),
     "std": ("population", "sample"),
     "batch_whiten": (True, False),
     "without_signal": ("zero", "batch_mean"),

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from utils import advantages, functional, logprobs, policy_metrics
+from utils import advantages, functional, logprobs, policy_metrics, surrogates, token_baseline
 from utils.loss_options import CHOICES, RANGES, RECIPE, faults, validate
 
 ACCEPTED = [
@@ -186,6 +186,11 @@ def test_every_fault_is_named_and_a_wrong_value_contradicts_nothing():
 def test_every_option_is_checked():
     assert set(CHOICES) | set(RANGES) == set(RECIPE)
     assert not set(CHOICES) & set(RANGES)
+
+
+def test_choices_are_the_functions_that_there_are():
+    assert CHOICES["estimator"] == (*advantages.ESTIMATORS, *token_baseline.TOKEN_ESTIMATORS)
+    assert CHOICES["surrogate"] == tuple(surrogates.SURROGATES)
 
 
 def test_the_recipe_is_the_functions_own_defaults():

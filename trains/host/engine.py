@@ -20,7 +20,7 @@ from areal.utils.data import MicroBatchList, concat_padded_tensors
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.tensor import DTensor
 
-from llavaonevision1_5 import MODEL_TYPE, shims
+from llavaonevision1_5 import MODEL_TYPE, QWEN_VL_TYPES, shims
 from llavaonevision1_5.areal import register_with_areal
 from llavaonevision1_5.freezing import freeze, part_of_model
 from trains.config import ActorConfig
@@ -200,7 +200,7 @@ class VisionEngine(FSDPEngine):
     def _positions(self, data: dict[str, Any]) -> torch.Tensor:
         """Position ids `[rollouts, seq]`, or `[rollouts, seq, 3]` for Qwen-VL, as AReaL computes them."""
         ids = data["input_ids"]
-        if self.model_config.model_type not in qwen_vl.MODEL_TYPES:
+        if self.model_config.model_type not in QWEN_VL_TYPES:
             return torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         grids = [images["image_grid_thw"] for images in with_own_images(data)[GRIDS] if images]
         return self.model.model.compute_3d_position_ids(

@@ -20,15 +20,15 @@ from torch import nn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from llavaonevision1_5 import QWEN_VL_TYPES
 from llavaonevision1_5.attention import packed_sdpa, segment_lengths_of
 
-MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 ATTENTION = "packed_sdpa_by_bounds"
 
 
 def adapt(model: nn.Module) -> None:
     """Change a Qwen-VL model (`...ForConditionalGeneration`) in place; any other model is left as it is."""
-    if model.config.model_type not in MODEL_TYPES:
+    if model.config.model_type not in QWEN_VL_TYPES:
         return
     inner = model.model
     if not image_starts_are_right(inner):

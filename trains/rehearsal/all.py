@@ -18,8 +18,6 @@ from typing import Any
 
 from dataset.digits import write_digits
 from dataset.zoom_digits import write_zoom_digits
-from trains.arguments import read
-from trains.config import Config
 from trains.rehearsal.published import write_published
 from utils.command_line import Parser
 
@@ -79,6 +77,9 @@ def write_data(output: Path) -> None:
 
 def arguments_for(name: str, output: Path) -> list[str]:
     """The words behind the launcher that take configuration `name` to the data and folders of `output`."""
+    from trains.arguments import read
+    from trains.config import Config
+
     words = [ENTRY, "--config", f"configs/{name}.yaml"]
     config, _ = read(words, Config)
     moved = [

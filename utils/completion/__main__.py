@@ -67,6 +67,9 @@ complete -F _grpo_complete python python3
 
 def script() -> str:
     """The bash script."""
+    from trains.host.settings import import_alone
+
+    import_alone()
     from trains.arguments import keys
     from trains.config import Config
 

@@ -201,6 +201,8 @@ def problems_here(argv: list[str], launcher: str) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
+    from trains.host.settings import import_alone
+
     parser = Parser(
         prog="python -m utils.doctor",
         description=__doc__,
@@ -215,6 +217,7 @@ def main(argv: list[str] | None = None) -> int:
     options: dict[str, Any] = {"answer_tokens": known.answer_tokens, "lengths": known.lengths}
     if known.gpu_memory is not None:
         options["gpu_memory_bytes"] = known.gpu_memory * GIB
+    import_alone()
     diagnosis = examine(arguments, **options)
     print(report(diagnosis, with_splits=True))
     return diagnosis.status

@@ -17,6 +17,7 @@ This module needs the standard library alone, so that a launcher can ask for `sg
 from __future__ import annotations
 
 MODEL_TYPE = "llavaonevision1_5"
+QWEN_VL_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")  # other model types that train and are served here
 ARCHITECTURE = "LLaVAOneVision1_5_ForConditionalGeneration"
 FEATURE_CACHE_MEGABYTES = "256"  # 90 images of 512 x 512 pixels at hidden 4096 in bfloat16
 

@@ -10,8 +10,8 @@ from llavaonevision1_5 import tiny
 from llavaonevision1_5.modeling import LLaVAOneVision1_5_ForConditionalGeneration as Model
 from reward import score
 from trains.demo.decode import accuracy_by_source, decode
-from trains.demo.warm_start import (
-    WarmStartConfig,
+from trains.demo.settings import WarmStartConfig
+from trains.demo.supervised import (
     build_processor,
     completion,
     completion_loss,
@@ -125,8 +125,8 @@ def test_learning_rate_by_hand():
 
 
 def test_short_warm_start_loads_learns_and_repeats(tmp_path, monkeypatch):
-    monkeypatch.setattr("trains.demo.warm_start.NUM_HELDOUT_STAGE1", 4)
-    monkeypatch.setattr("trains.demo.warm_start.NUM_HELDOUT_STAGE2", 1)
+    monkeypatch.setattr("trains.demo.supervised.NUM_HELDOUT_STAGE1", 4)
+    monkeypatch.setattr("trains.demo.supervised.NUM_HELDOUT_STAGE2", 1)
     config = WarmStartConfig(num_clean_steps=6, num_careless_steps=2, batch_size=4)
     report = warm_start(tmp_path / "a", config)
     assert report["losses"][5] < report["losses"][0]
