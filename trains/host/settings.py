@@ -2,8 +2,8 @@
 
 `import areal` brings torch, transformers and every engine before its first line is of use to anybody, seconds of
 processor time; `areal.api.cli_args` needs almost nothing of it. A process that calls `import_alone` first reads that
-module by itself. What it names of the heavy ones is imported at its first use, so nothing is different but the time (and that modules
-read here are no attributes of the package: write `from areal.api import ...`, as everywhere).
+module by itself. What it names of the heavy ones is imported at its first use, so nothing is different but the time,
+and that what is read here is no attribute of the package: write `from areal.api import ...`, as everywhere.
 """
 
 from __future__ import annotations

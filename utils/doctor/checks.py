@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from utils import capsule_option
 from utils.doctor import memory_model
 from utils.doctor.machine import NUM_PORT_PROBES, pinned_versions
 from utils.doctor.plan import PIXELS_PER_TOKEN, Plan
@@ -177,15 +178,28 @@ def check_disk(plan: Plan) -> Iterator[Finding]:
     """Room for what a run writes at one time, a name that is free."""
     config = plan.config
     weights = plan.model.parameters * 2
+    state = plan.model.parameters * 12  # of an engine: weights and optimizer in float32
     wanted = 2 * weights  # the final checkpoint, and one from the saver
     wanted += weights if config.actor.weight_update_mode == "disk" else 0
     if config.recover.mode not in ("off", "disabled"):
-        wanted += 2 * plan.model.parameters * 12  # the new one is whole before the old one goes
+        # the new one is whole before the old one goes; a critic's parameters are about the policy's
+        wanted += 2 * state * (2 if config.loss.estimator == "gae" else 1)
+    capsules = capsule_option.interval(config.actor.capsule)
+    wanted += (capsule_option.KEPT + 1) * state if capsules else 0  # a new one before the oldest goes
+    later = config.records.max_gigabytes * 1e9 if config.records.rollouts else 0
+    later += capsule_option.KEPT * state if capsules is not None else 0
     if plan.here.free_disk_bytes < wanted:
         yield (
             True,
             f"cluster.fileroot={config.cluster.fileroot!r} has {plan.here.free_disk_bytes / GIB:.0f} GiB free; two "
-            f"checkpoints, recovery and weight exchange need {wanted / GIB:.0f}",
+            f"checkpoints, recovery, weight exchange{' and capsules' if capsules else ''} need {wanted / GIB:.0f}",
+        )
+    elif plan.here.free_disk_bytes < wanted + later:
+        yield (
+            False,
+            f"cluster.fileroot={config.cluster.fileroot!r} has {plan.here.free_disk_bytes / GIB:.0f} GiB free: "
+            f"{wanted / GIB:.0f} are needed, and {later / GIB:.0f} more if rollouts (records.max_gigabytes="
+            f"{config.records.max_gigabytes:g}) and capsules of failures (actor.capsule) are ever kept in full",
         )
     run = Path(config.cluster.fileroot) / config.experiment_name / config.trial_name / "run.json"
     if run.is_file() and config.recover.mode in ("off", "disabled"):

@@ -45,6 +45,9 @@ class Training:
     block: int = 1024  # of the vocabulary
     frozen_parameters: int = 0
     reference: str | None = None  # where the weights of a reference model lie: "gpu", "cpu", or there is none
+    critic_frozen: int | None = (
+        None  # parameters of the critic of PPO that are not trained; None: there is none
+    )
 
 
 def layer_activation_bytes(model: Architecture, dtype: str, *, flash: bool = True) -> int:
@@ -108,6 +111,7 @@ def trainer_lines(model: Architecture, run: Training) -> list[Line]:
         reference = [Line("reference model", total * master / ranks, f"P x {master} / ranks", run.reference)]
     return [
         *reference,
+        *_critic_lines(model, run),
         Line("weights", total * master / ranks, f"P x {master} / ranks, P = {total / 1e9:.3g}e9", home),
         Line("gradients", trained * master / ranks, f"P_trained x {master} / ranks", home),
         Line("optimizer", 2 * trained * master / ranks, f"2 x P_trained x {master} / ranks (AdamW)", home),
@@ -123,6 +127,31 @@ def trainer_lines(model: Architecture, run: Training) -> list[Line]:
             "pixel tensors",
             pixels * PIXEL_BYTES,
             "patches of all prompts and of the micro-batch x dim x 4",
+        ),
+    ]
+
+
+def _critic_lines(model: Architecture, run: Training) -> list[Line]:
+    """What the critic of PPO keeps while the policy is updated: its gradients lie there until its own next update. It
+    computes before or after the policy, over the same micro-batches, without an output layer: no further activations.
+    """
+    if run.critic_frozen is None:
+        return []
+    total = model.parameters + model.hidden - (0 if model.tied else model.embedding_parameters)
+    trained, master = total - run.critic_frozen, BYTES[run.master_dtype]
+    home = "cpu" if run.offload else "gpu"
+    return [
+        Line(
+            "critic: weights",
+            total * master / run.ranks,
+            f"P_c x {master} / ranks, P_c = {total / 1e9:.3g}e9",
+            home,
+        ),
+        Line(
+            "critic: gradients, optimizer",
+            3 * trained * master / run.ranks,
+            f"3 x P_c_trained x {master} / ranks",
+            home,
         ),
     ]
 
@@ -212,11 +241,15 @@ class Step:
     tokens_per_mb: int | None = None  # groups of more are cut into parts that repeat the prompt; None: never
     checkpointing: bool = True
     separate_proximal: bool = False
+    has_critic: bool = False
 
     @property
     def passes(self) -> int:
-        """Forward passes that a token costs: forward and backward (3), recomputation, a proximal pass."""
-        return 3 + int(self.checkpointing) + int(self.separate_proximal)
+        """Forward passes that a token costs: forward and backward (3), recomputation, a proximal pass; with a critic
+        its values and its own update.
+        """
+        update = 3 + int(self.checkpointing)
+        return update + int(self.separate_proximal) + (update + 1) * int(self.has_critic)
 
     @property
     def rollouts(self) -> int:

@@ -94,6 +94,7 @@ def make_plan(
         offload=config.actor.fsdp.offload_params,
         block=config.actor.logprob_block_size,
         frozen_parameters=frozen,
+        critic_frozen=_frozen_parts(model, config.critic) if config.loss.estimator == "gae" else None,
         reference=("cpu" if config.ref.offload_params else "gpu") if config.loss.kl_coefficient > 0 else None,
     )
     serving = memory_model.Serving(
@@ -169,6 +170,7 @@ def step_of(
         tokens_per_mb=config.actor.mb_spec.max_tokens_per_mb,
         checkpointing=config.actor.gradient_checkpointing,
         separate_proximal=not is_fused,
+        has_critic=config.loss.estimator == "gae",
     )
 
 
@@ -186,9 +188,13 @@ def _frozen(model: Architecture, actor: Any) -> int:
         return model.parameters - model.adapter_parameters(
             actor.lora_rank, tower=not actor.freeze_vision_tower, projector=not actor.freeze_projector
         )
+    return _frozen_parts(model, actor)
+
+
+def _frozen_parts(model: Architecture, engine: Any) -> int:
     tower = model.vision_layers * model.vision_layer_parameters
     projector = model.vision_parameters - tower
-    return tower * bool(actor.freeze_vision_tower) + projector * bool(actor.freeze_projector)
+    return tower * bool(engine.freeze_vision_tower) + projector * bool(engine.freeze_projector)
 
 
 def _speed(gpu_name: str) -> tuple[str, memory_model.Speed]:

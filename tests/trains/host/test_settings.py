@@ -34,7 +34,9 @@ print("loaded", *[name for name in {heavy!r} if name in sys.modules])
 
 def run(program, *words):
     command = [sys.executable, "-W", "ignore", "-c", program, *words]
-    return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+    return subprocess.run(
+        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout.splitlines()
 
 
 def test_what_is_postponed_is_the_real_thing_later():

@@ -122,6 +122,46 @@ def test_a_machine_that_will_not_do(name, arguments):
     assert len(diagnosis.problems) == 1, diagnosis.problems
 
 
+def test_a_critic_is_planned_for(arguments):
+    words = arguments(BASE, *FITS)
+    critic = ["loss.estimator=gae", "loss.batch_whiten=false", "critic.path=${actor.path}"]
+    alone, beside = doctor.examine(words, node()), doctor.examine([*words, *critic], node())
+    assert beside.problems == []
+    assert "critic: weights" in doctor.report(beside)
+    assert "critic" not in doctor.report(alone)
+    assert beside.plan.seconds["trainer"] == pytest.approx(alone.plan.seconds["trainer"] * 9 / 4)
+    small = node(8, 40)
+    assert doctor.examine([*words, "sglang.mem_fraction_static=0.7"], small).problems == []
+    (found,) = doctor.examine([*words, *critic, "sglang.mem_fraction_static=0.7"], small).problems
+    assert re.search(r"the trainer needs about \d+\.\d GiB of 40", found)
+    frozen = [*words, *critic, "critic.freeze_vision_tower=true"]
+    assert doctor.memory_table(doctor.examine(frozen, node()).plan) != doctor.memory_table(beside.plan)
+
+
+def test_capsules_and_rollouts_are_counted_on_the_disk(arguments):
+    plan = doctor.examine(arguments(BASE, *FITS), node()).plan
+    state = plan.model.parameters * 12
+    weights, recovery = plan.model.parameters * 2 * 2, 2 * state
+    need = weights + recovery
+    roomy = replace(node(), free_disk_bytes=need + 2 * state + 20e9 + 1)
+
+    def found(free, *words):
+        diagnosis = doctor.examine(arguments(BASE, *FITS, *words), replace(roomy, free_disk_bytes=free))
+        return diagnosis.problems, [text for text in diagnosis.remarks if text.startswith("cluster.fileroot")]
+
+    assert found(roomy.free_disk_bytes) == ([], [])
+    problems, (remark,) = found(roomy.free_disk_bytes - 2)
+    assert problems == []
+    assert "rollouts (records.max_gigabytes=20) and capsules of failures" in remark
+    assert found(need + 1, "records.rollouts=false", "actor.capsule=off") == ([], [])
+    assert found(need - 1)[0][0].endswith(f"exchange need {need / GIB:.0f}")
+    every = "actor.capsule='every 10'"
+    assert found(need + 3 * state - 1, every)[0][0].endswith(
+        f"and capsules need {(need + 3 * state) / GIB:.0f}"
+    )
+    assert found(need + 3 * state + 1, every)[0] == []
+
+
 def test_an_unprepared_or_unfinished_checkpoint(arguments, checkpoints, tmp_path):
     config = json.loads((checkpoints["4b"] / "config.json").read_text())
     del config["auto_map"]

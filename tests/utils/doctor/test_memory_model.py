@@ -139,6 +139,18 @@ def test_a_reference_model_is_one_more_set_of_weights():
     assert m.peak(offloaded, "cpu") == pytest.approx(model.parameters)
 
 
+def test_a_critic_keeps_its_weights_gradients_and_optimizer_and_no_output_layer():
+    model = Architecture.from_config(EIGHT)
+    shared = {"ranks": 4, "tokens": 6144, "image_tokens": 0, "prompt_image_tokens": 0}
+    alone, beside = (m.trainer_lines(model, m.Training(**shared, critic_frozen=n)) for n in (None, 0))
+    size = model.parameters - 151936 * 4096 + 4096  # one row in place of the vocabulary
+    assert m.peak(beside) - m.peak(alone) == pytest.approx(4 * size)  # 4 tensors x 4 bytes over 4 ranks
+    frozen = m.trainer_lines(model, m.Training(**shared, critic_frozen=10**9))
+    assert m.peak(beside) - m.peak(frozen) == pytest.approx(3e9)
+    offloaded = m.trainer_lines(model, m.Training(**shared, critic_frozen=0, offload=True))
+    assert m.peak(offloaded, "cpu") == pytest.approx(4 * size + 4 * model.parameters)
+
+
 def test_flops_of_a_step():
     """Per text token 2 FLOPs a weight that multiplies, five passes with checkpointing, four without."""
     model = Architecture.from_config(EIGHT)
@@ -150,6 +162,8 @@ def test_flops_of_a_step():
     assert m.step_flops(model, step) == 4 * once
     assert m.step_flops(model, replace(step, separate_proximal=True)) == 5 * once
     assert m.step_flops(model, replace(step, checkpointing=False)) == 3 * once
+    with_critic = replace(step, has_critic=True)  # its values, then forward, backward, recomputation
+    assert m.step_flops(model, with_critic) == 9 * once
     apart = m.forward_flops(model, 1000, 640, 125)  # each of 8 rollouts with its prompt
     assert m.step_flops(model, replace(step, share_prompts=False)) == 4 * apart
     cut = m.forward_flops(
