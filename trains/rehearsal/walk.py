@@ -20,9 +20,9 @@ from llavaonevision1_5.shards import read_json
 from reward.tools.audit import SELF_MINIMUM
 from trains.guards import PARITY_THRESHOLDS
 from utils.checkpoint import cli as checkpoint
+from utils.checkpoint import qwen
 
 TIMEOUT_SECONDS = 900
-FAULTS = ("missing_keys", "unexpected_keys", "mismatched_keys")
 GRACE_SECONDS = 30
 LARGEST = 2.0  # times the threshold of the mean, for a single token of a reduced model
 PROGRESS = tuple(f"[launcher] {word}" for word in ("remark", "started", "resolved"))
@@ -145,10 +145,8 @@ def export(run: Path, model: Path, target: Path) -> tuple[str, list[str]]:
     Other families than LLaVA-OneVision-1.5 are saved as they are published: theirs is only loaded.
     """
     if read_json(model / "config.json")["model_type"] != MODEL_TYPE:
-        from transformers import AutoModelForImageTextToText
-
-        _, found = AutoModelForImageTextToText.from_pretrained(run / "final", output_loading_info=True)
-        faults = [f"export: {kind}: {sorted(found[kind])[:3]}" for kind in FAULTS if found[kind]]
+        _, found = qwen.load(run / "final")
+        faults = [f"export: {kind}: {sorted(found[kind])[:3]}" for kind in qwen.FAULTS if found[kind]]
         return "none needed: the final checkpoint loads as it is", faults
     shutil.rmtree(target, ignore_errors=True)
     said = io.StringIO()

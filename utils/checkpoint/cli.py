@@ -8,7 +8,8 @@
 writes the shims that make the folder load on transformers 5. `export` undoes that: transformers 5 saves
 `rope_parameters` where the published code reads `rope_theta`, so the original `config.json` is put back, and the result
 loads wherever the published checkpoint does. `verify A B` compares greedy text and log-probabilities on the CPU. Both
-take the folder of a finished run (`runs/EXPERIMENT/TRIAL`) in place of its checkpoint.
+take the folder of a finished run (`runs/EXPERIMENT/TRIAL`) in place of its checkpoint, and both know Qwen-VL: what is
+checked there is that transformers finds every weight. Qwen-VL needs no `prepare`.
 """
 
 from __future__ import annotations
@@ -53,7 +54,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _prepare(arguments: argparse.Namespace) -> int:
     from llavaonevision1_5 import checkpoint
+    from utils.checkpoint import qwen
 
+    if qwen.is_qwen(arguments.source):
+        raise ValueError(
+            f"{arguments.source} is a Qwen-VL model, which trains as it is published; let actor.path name that folder"
+        )
     print(
         f"prepared {checkpoint.prepare(arguments.source, arguments.target)}; weights are links to {arguments.source}"
     )
@@ -73,9 +79,14 @@ def _export(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     from llavaonevision1_5 import checkpoint
+    from utils.checkpoint import qwen
 
     folders = [checkpoint_of(path) for path in (arguments.first, arguments.second) if path is not None]
     for folder in folders:
+        if qwen.is_qwen(folder):
+            qwen.verify(folder)
+            print(f"{folder}: transformers finds every weight; special tokens and chat template are right")
+            continue
         checkpoint.verify(folder)
         print(f"{folder}: layout, patches, special tokens and chat template are right")
         if checkpoint.has_published_code(folder):

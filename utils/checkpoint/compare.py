@@ -11,6 +11,10 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from llavaonevision1_5 import tied
+from llavaonevision1_5.shards import read_json
+from utils.checkpoint import qwen
+
 IMAGE_SIDE = 112  # pixels; small enough for any size of model on a CPU
 QUESTIONS = {
     "text": "What is 12 + 30?",
@@ -53,6 +57,8 @@ def compare_weights(first: str | Path, second: str | Path) -> str:
     Of two dtypes the coarser one decides: a weight differs only in dtype when the finer one, rounded, is the coarser.
     """
     left, right = _weights(Path(first)), _weights(Path(second))
+    _leave_out_tied_head(Path(first), left, right)
+    _leave_out_tied_head(Path(second), right, left)
     dtypes, others = set(), []
     for name in sorted(left.keys() | right.keys()):
         if name not in left or name not in right:
@@ -74,6 +80,13 @@ def compare_weights(first: str | Path, second: str | Path) -> str:
     return "the weights are equal"
 
 
+def _leave_out_tied_head(folder: Path, own: dict[str, Any], others: dict[str, Any]) -> None:
+    """A file may hold a tied output layer twice, as training writes it, or once, as it is published."""
+    is_tied = tied.is_tied(read_json(folder / "config.json"))
+    if is_tied and tied.HEAD in own and tied.HEAD not in others and tied.is_copy(folder):
+        del own[tied.HEAD]
+
+
 def _weights(folder: Path) -> dict[str, Callable[[], torch.Tensor]]:
     """Readers of the folder's weights by name: one tensor at a time is in memory."""
     readers: dict[str, Callable[[], torch.Tensor]] = {}
@@ -88,29 +101,48 @@ def _run(
     folder: Path, new_tokens: int, forced: dict[str, list[int]] | None
 ) -> tuple[dict[str, list[int]], dict[str, torch.Tensor]]:
     from dataset.encode import encode_prompt
-    from llavaonevision1_5.modeling import LLaVAOneVision1_5_ForConditionalGeneration
 
-    model = LLaVAOneVision1_5_ForConditionalGeneration.from_pretrained(folder, dtype="auto").eval()
-    processor = _processor(folder)
+    model, processor = _model(folder), _processor(folder)
     answers, scores = {}, {}
     for name in QUESTIONS:
         prompt = encode_prompt(processor, _sample(name))
         ids = torch.tensor([prompt.input_ids])
         pixels = prompt.multi_modal_input
+        types = None if prompt.mm_token_type_ids is None else torch.tensor([prompt.mm_token_type_ids])
         mask = torch.ones_like(ids)
         output = model.generate(
-            ids, attention_mask=mask, **pixels, max_new_tokens=new_tokens, do_sample=False
+            ids,
+            attention_mask=mask,
+            mm_token_type_ids=types,
+            **pixels,
+            max_new_tokens=new_tokens,
+            do_sample=False,
         )
         answers[name] = output[0, ids.shape[1] :].tolist()
         answer = (forced or answers)[name]
         whole = torch.tensor([prompt.input_ids + answer])
-        logits = model(whole, **pixels).logits[0, ids.shape[1] - 1 : -1].float()
+        if types is not None:
+            types = torch.cat([types, torch.zeros(1, len(answer), dtype=types.dtype)], dim=1)
+        logits = model(whole, mm_token_type_ids=types, **pixels).logits[0, ids.shape[1] - 1 : -1].float()
         scores[name] = logits.log_softmax(-1).gather(-1, torch.tensor(answer)[:, None]).squeeze(-1)
     return answers, scores
 
 
+def _model(folder: Path) -> Any:
+    """In our class, whatever code its files bring; Qwen-VL in transformers' own."""
+    from llavaonevision1_5.modeling import LLaVAOneVision1_5_ForConditionalGeneration
+
+    if qwen.is_qwen(folder):
+        return qwen.load(folder)[0].eval()
+    return LLaVAOneVision1_5_ForConditionalGeneration.from_pretrained(folder, dtype="auto").eval()
+
+
 def _processor(folder: Path) -> Any:
     """The folder's tokenizer and image settings in our processor class, whatever class its files name."""
+    if qwen.is_qwen(folder):
+        from transformers import AutoProcessor
+
+        return AutoProcessor.from_pretrained(folder)
     from llavaonevision1_5.processing import LLaVAOneVision1_5_Processor
 
     return LLaVAOneVision1_5_Processor.from_pretrained(folder)

@@ -188,19 +188,24 @@ def _verify(folder: Path) -> None:
         if preprocessor.get(name) != wanted:
             problems.append(f"preprocessor_config.json has {name} {preprocessor.get(name)}, wanted {wanted}")
 
+    _raise_if_any([*problems, *token_problems(folder, config)], folder)
+
+
+def token_problems(folder: Path, config: dict[str, Any]) -> list[str]:
+    """What is wrong with a folder's special tokens and chat template, those of Qwen-VL being the same."""
     tokenizer = read_json(folder / "tokenizer.json")
     ids = {entry["content"]: entry["id"] for entry in tokenizer.get("added_tokens", [])}
+    problems = []
     for token, field in SPECIAL_TOKENS.items():
         wanted = config.get(field, _MEDIA_DEFAULTS[field])
         if ids.get(token) != wanted:
             problems.append(
                 f"the tokenizer has {token} at id {ids.get(token)}, config.json's {field} is {wanted}"
             )
-
     template = _chat_template(folder)
     if template is not None and "<|image_pad|>" not in template:
         problems.append("the chat template writes no <|image_pad|>: images would be dropped")
-    _raise_if_any(problems, folder)
+    return problems
 
 
 def _chat_template(folder: Path) -> str | None:
