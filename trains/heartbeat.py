@@ -29,6 +29,7 @@ class Heartbeat(threading.Thread):
         self.longest_mute = 0.0  # seconds between two writes
         self._progress = self.written = time.monotonic()
         self._lock = threading.Lock()
+        self._changed = threading.Event()
 
     def enter(self, phase: str, step: int | None = None) -> None:
         """A phase begins, and the one before is over."""
@@ -36,6 +37,7 @@ class Heartbeat(threading.Thread):
             self._mark()
             self.phase = phase
             self.step = self.step if step is None else step
+        self._changed.set()
 
     def progress(self) -> None:
         """The phase has got on."""
@@ -68,8 +70,9 @@ class Heartbeat(threading.Thread):
         """The thread's body."""
         folder = live.folder_here()
         while folder is not None:
+            self._changed.clear()
             live.write(folder / f"rank{self.rank}.json", self.content())
-            time.sleep(WRITE_SECONDS)
+            self._changed.wait(WRITE_SECONDS)
 
 
 _heartbeat = Heartbeat()

@@ -122,7 +122,7 @@ def test_twenty_kills_and_the_records_of_an_undisturbed_run(launch, overrides, t
     draw = random.Random(SEED)
     victims = ["trainer"] * 2 + ["launcher"] * 2 + ["server"] * 6 + ["verifier"] * 10
     draw.shuffle(victims)
-    steps = 40
+    steps = 120
     run = launch(
         f"total_train_steps={steps}",
         "recover.mode=on",
@@ -218,6 +218,7 @@ def test_one_of_two_servers_dies_and_the_other_one_goes_on(launch, tmp_path):
 def test_a_crash_in_the_last_evaluation_and_a_longer_run_afterwards(launch, tmp_path):
     """The evaluation is made up for; then more steps, other frequencies, under the same name."""
     settings = ["recover.mode=on", "recover.freq_steps=1", "recover.retries=0", "evaluator.freq_steps=100"]
+    settings += ["valid_dataset.max_samples=400"]  # long enough to be met
     run = launch("total_train_steps=2", *settings).start()
     run.until(lambda: run.is_in("evaluate", after=1))
     trainer(run.process).kill()

@@ -255,7 +255,7 @@ def test_requests_are_aborted_and_answered_before_the_server_is_asked_to_pause(m
     monkeypatch.setattr(inner, "_run_request_on_all_servers", ask)
     inner.backend.num_open = 3
     client.pause_generation()
-    assert asked == [("/abort_request", 3), ("/pause_generation", 0)]
+    assert asked == [("/abort_request", 3), ("/pause_generation", 0), ("/flush_cache?timeout=60", 0)]
 
 
 def test_a_request_counts_as_open_until_its_answer():

@@ -23,6 +23,7 @@ from trains.host.streak import SharedStreak
 from trains.types import Group
 
 ABORT_SECONDS = 1.0  # to wait for the answers to aborted requests; SGLang itself would wait as long
+IDLE_SECONDS = 60  # for a scheduler to clear away the requests that it has answered
 
 
 class RecordingBackend(SGLangBackend):
@@ -142,15 +143,19 @@ class BoundedRollout(RemoteSGLangEngine):
         return batch
 
     def pause_generation(self) -> None:
-        """As AReaL's, with every request aborted beforehand.
+        """As AReaL's, with every request aborted beforehand and none left afterwards.
 
-        Asked to pause while one is under way, SGLang 0.5.10 aborts it and looks again after a whole second.
+        Asked to pause while one is under way, SGLang 0.5.10 aborts it and looks again after a whole second. It counts
+        as paused as soon as all are answered, but its scheduler lets go of them one turn of its loop later; new weights
+        that come in between, as on a machine with more to do than processors, are the end of it (its assertion that
+        the cache could be flushed).
         """
         self._engine._run_request_on_all_servers(HttpRequest("/abort_request", {"abort_all": True}))
         backend, deadline = self._engine.backend, time.monotonic() + ABORT_SECONDS
         while backend.num_open > 0 and time.monotonic() < deadline:
             time.sleep(0.002)
         super().pause_generation()
+        self._engine._run_request_on_all_servers(HttpRequest(f"/flush_cache?timeout={IDLE_SECONDS}", {}))
         backend.num_open = 0  # a request that failed has no answer
 
     def state_dict(self) -> dict[str, Any]:

@@ -257,8 +257,6 @@ class Keeper(threading.Thread):
         except requests.RequestException as error:
             logger.warning("%s did not take the weights: %r", address, error)
             return  # tried again, if it is still there
-        version = 0 if self.current is None else self.current.version
-        print(f"[grpo] server {address} serves with the weights of version {version}", flush=True)
         self._publish([*self._known, address])
 
     def _load(self, address: str, meta: WeightUpdateMeta) -> None:
@@ -269,5 +267,10 @@ class Keeper(threading.Thread):
             response.raise_for_status()
 
     def _publish(self, addresses: list[str]) -> None:
-        self._known = [address for address in addresses if address in self.members.ready]
+        known = [address for address in addresses if address in self.members.ready]
+        version = 0 if self.current is None else self.current.version
+        for address in known:
+            if address not in self._known:
+                print(f"[grpo] server {address} serves with the weights of version {version}", flush=True)
+        self._known = known
         self.members.publish(self._known)

@@ -158,9 +158,10 @@ def test_rollouts_weights_and_a_server_that_dies_and_comes_back(rollout, fleet, 
         rollout.continue_generation()
     rollout.set_version(1)
     rollout.resume()
-    assert paths(fleet, second)[-4:] == [
+    assert paths(fleet, second)[-5:] == [
         "/abort_request",
         "/pause_generation",
+        "/flush_cache?timeout=60",
         "/update_weights_from_disk",
         "/continue_generation",
     ]
