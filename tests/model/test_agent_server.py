@@ -31,7 +31,7 @@ from trains.image_files import ImageFiles
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 TOLERANCE = 1e-5
-TOKENS = (30, 600, 30)  # of each turn
+TOKENS = (30, 2000, 30)  # of each turn
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def update_in_the_middle(engine, folder):
     """Pause, hand over, go on, while turn two is being written."""
     while engine.turn != 1:
         time.sleep(0.01)
-    time.sleep(1.0)
+    time.sleep(0.5)
     engine.paused = True
     for endpoint, payload in (
         ("pause_generation", {}),
@@ -123,12 +123,12 @@ def test_three_turns_two_images_and_a_weight_update(  # noqa: PLR0917 - fixtures
         tools = ToolPool(1, with_python=False)
         workflow = AgentWorkflow(
             processor,
-            GenerationHyperparameters(n_samples=1, stop_token_ids=[258], max_new_tokens=600),
+            GenerationHyperparameters(n_samples=1, stop_token_ids=[258], max_new_tokens=2000),
             rewards,
             forbidden_token_ids=[259, 260, 261, 262],
             prompts=PromptConfig(tools=("zoom",)),
             image_files=ImageFiles(tmp_path / "images"),
-            settings=AgentSettings(tools=("zoom",), max_tokens=2000),
+            settings=AgentSettings(tools=("zoom",), max_tokens=4000),
             tools=tools,
         )
         engine = ServerEngine(own_server)
