@@ -60,7 +60,7 @@ def test_a_trainer_killed_in_a_run_of_conversations_goes_on_where_it_was(zoom, t
     assert max(record["parity_max"] for record in steps) < 1e-4
     samples = [sample for record in steps for sample in record["sample_ids"]]
     assert len(set(samples)) == len(samples) == 24, "a prompt was trained on twice"
-    assert sum(record["agent"]["images"] for record in steps) > 1, (
+    assert any(record["agent"]["images"] > 0 for record in steps), (
         "nobody zoomed: this was no run of several turns"
     )
     assert not orphans(tmp_path)

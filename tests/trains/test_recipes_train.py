@@ -15,13 +15,13 @@ FILES = sorted((ROOT / "configs/recipes").glob("*.yaml"))
 # What forces a file for eight GPUs onto a CPU, and the demo's model.
 SMALL = [
     "allocation_mode=sglang:d1+fsdp:d1", "cluster.n_gpus_per_node=1", "actor.attn_impl=sdpa", "actor.dtype=float32",
-    "actor.gradient_checkpointing=false", "actor.weight_update_mode=disk", "gconfig.stop_token_ids=[258]",
+    "actor.gradient_checkpointing=false", "actor.weight_update_mode=disk",
     "actor.mb_spec.max_tokens_per_mb=2048", "sglang.context_length=2048", "train_dataset.max_length=1024",
     "train_dataset.num_workers=0", "reward.num_workers=1", "prompts.layout=recipe", "total_train_steps=2",
     "rollout.max_concurrent_rollouts=16", "recover.mode='off'", "saver.freq_steps=null",
     "evaluator.eval_before_train=false",
-    "reward.overlong_buffer_tokens=24",  # an untrained model earns nothing, but its answers differ in length
-    "loss.overlong_filter=false",  # and all of them are truncated
+    # an untrained model earns nothing, but its answers differ in length: an eighth of its tokens end one
+    "reward.overlong_buffer_tokens=24", f"gconfig.stop_token_ids=[258,{','.join(map(str, range(32)))}]",
 ]  # fmt: skip
 
 
