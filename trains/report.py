@@ -91,7 +91,7 @@ class Report:
         start = time.perf_counter()
         heartbeat.enter(name, self.run.progress.step)
         yield
-        heartbeat.enter("between phases")
+        heartbeat.enter("bookkeeping")
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def step(self, step: int, batch: list[Group], update: dict[str, float]) -> dict[str, Any]:

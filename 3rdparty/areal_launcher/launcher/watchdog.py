@@ -197,4 +197,4 @@ def _parents(process: psutil.Process) -> list[psutil.Process]:
 
 
 def _title(process: psutil.Process) -> str:
-    return command_line(process)[:60] if is_alive(process) else "ended"
+    return command_line(process)[:60].strip() if is_alive(process) else "ended"
