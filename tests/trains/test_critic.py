@@ -32,6 +32,7 @@ def engines(tmp_path_factory):
         critic.initialize(
             addr=None, ft_spec=FinetuneSpec(total_train_epochs=1, dataset_size=100, train_batch_size=1)
         )
+        critic.model.config.suppress_media_tokens = True  # as in the demo's checkpoint
         yield actor, critic, shared_prompts.make_batch(checkpoint, SHAPE)
         critic.destroy()
         actor.destroy()

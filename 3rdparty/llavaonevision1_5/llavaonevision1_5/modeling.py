@@ -184,8 +184,8 @@ class LLaVAOneVision1_5_ForConditionalGeneration(LLaVAOneVision1_5_PreTrainedMod
         hidden = outputs.last_hidden_state
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(hidden[:, kept, :])
-        # A trainer's output layer may return scores of tokens in place of logits, and leaves the media tokens out.
-        if self.config.suppress_media_tokens and logits.shape[-1] == self.lm_head.out_features:
+        # A trainer's output layer may return scores of tokens or values in place of logits.
+        if self.config.suppress_media_tokens and logits.shape[-1] == self.config.vocab_size:
             media = torch.tensor(self.config.media_token_ids, device=logits.device)
             logits = logits.index_fill_(-1, media, SUPPRESSED_LOGIT)
         loss = None
