@@ -74,7 +74,7 @@ def test_ppo_trains_a_policy_and_a_critic_on_two_ranks(overrides, tmp_path):
         assert record["critic"]["lr"] == pytest.approx(1e-3)
     first, second = (record["critic"] for record in steps)
     assert first["value_mean"] == 0.0, "the head begins at zero"
-    assert abs(second["value_mean"] - second["return_mean"]) < abs(first["return_mean"])
+    assert 0 < second["value_mean"] / first["return_mean"] < 1, "towards the returns of the first step"
     resumed = train("configs/digits_cpu_stage1.yaml", [*words, "total_train_steps=3"], tmp_path)
     assert [record["step"] for record in resumed] == [1, 2, 3]
     assert resumed[2]["critic"]["value_mean"] != 0.0, "the critic goes on too"
