@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dataset.curate.flags import make_parser, settings_from
 from dataset.curate.journal import Journal, JournalError
+from dataset.curate.pipeline import check_first_row
 from dataset.curate.pool import NoWorkersLeft
 from dataset.curate.run import curate, resolve_auto
 from dataset.sources import SOURCES, SourceError
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = settings_from(args, arguments)
         check_output(settings.output_dir, "--output-dir")
         if settings.measure:
+            check_first_row(settings)
             check_model(settings.model_name, "--model-name")
             settings = resolve_auto(settings)
     except (SourceError, ValueError, FileNotFoundError, ConnectionError) as error:

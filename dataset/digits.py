@@ -11,9 +11,9 @@ Stage 1 asks for short perception under the answer-only prompt; stage 2 asks for
 thinking prompt. Both are balanced so that any prefix of stage 1 holds its tasks in equal shares.
 """
 
-import argparse
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from functools import cache, lru_cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from PIL import Image
 
 from dataset.images import to_png_bytes
 from dataset.schema import write_shard
+from utils.command_line import Parser, check_output
 
 NUM_HELDOUT = 400
 NUM_WARMSTART = 300
@@ -212,18 +213,23 @@ def _stage2_rows(scans: list[int], split: str, seed: int) -> list[tuple[str, dic
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", 1)[0])
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(prog="python -m dataset.digits", description=__doc__.split("\n\n", 1)[0])
     parser.add_argument(
         "--output-dir", default="data/digits", help="where the shards go (default: %(default)s)"
     )
     parser.add_argument(
         "--seed", type=int, default=219, help="of the split and the rows (default: %(default)s)"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    try:
+        check_output(args.output_dir, "--output-dir")
+    except ValueError as error:
+        parser.error(str(error))
     for name, file in write_digits(args.output_dir, args.seed)["files"].items():
         print(f"{args.output_dir}/{name}: {file['num_rows']} rows")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

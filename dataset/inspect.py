@@ -194,8 +194,11 @@ def _take_over(args: Namespace) -> None:
         args.processor = folder
 
 
-def main() -> int:
-    parser = Parser(description="Counts, lengths, schema problems and sample pages of curated data.")
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(
+        prog="python -m dataset.inspect",
+        description="Counts, lengths, schema problems and sample pages of curated data.",
+    )
     parser.add_argument("path", help="shard, directory, glob or Hub name")
     parser.add_argument(
         "--processor", help="checkpoint whose processor counts tokens (default: count characters)"
@@ -220,7 +223,7 @@ def main() -> int:
         help="the configuration of the training that the data is for: columns, checkpoint, pixels, layout, verifiers "
         "are its own unless given here",
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     processor = None
     try:
         if args.config:

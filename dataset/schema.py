@@ -44,9 +44,14 @@ class SchemaError(ValueError):
 
 def columns_problems(schema: pa.Schema) -> list[str]:
     """What is wrong with the columns of a table; an empty list when they fit. Extra columns are welcome."""
-    problems = []
+    problems, missing = [], [name for name in REQUIRED_COLUMNS if name not in schema.names]
+    if len(missing) >= len(REQUIRED_COLUMNS) - 2:  # data of another layout, where a list says nothing
+        return [
+            f"columns {', '.join(missing)} are missing; the data has {', '.join(schema.names)}. Name its columns: "
+            "--columns problem=... answer=... (train_dataset.columns in a configuration)"
+        ]
     for name, wanted in REQUIRED_COLUMNS.items():
-        if name not in schema.names:
+        if name in missing:
             problems.append(
                 f"column {name!r} is missing; wanted {wanted}, file has {', '.join(schema.names)}"
             )

@@ -8,7 +8,7 @@ The canvas has 448 x 448 pixels, of which the scan covers 16 x 16. The model is 
 read. A zoom is cut out of the canvas itself.
 """
 
-import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from PIL import Image
 from dataset.digits import SPLITS, load_scans, split_scans
 from dataset.images import to_png_bytes
 from dataset.schema import write_shard
+from utils.command_line import Parser, check_output
 
 CANVAS_SIZE = 448
 SHOWN_SIZE = 56  # what the model sees of it
@@ -97,18 +98,23 @@ def write_zoom_digits(output_dir: str | Path, seed: int = 219) -> dict[str, int]
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", 1)[0])
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(prog="python -m dataset.zoom_digits", description=__doc__.split("\n\n", 1)[0])
     parser.add_argument(
         "--output-dir", default="data/zoom_digits", help="where the shards go (default: %(default)s)"
     )
     parser.add_argument(
         "--seed", type=int, default=219, help="of the split and the rows (default: %(default)s)"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    try:
+        check_output(args.output_dir, "--output-dir")
+    except ValueError as error:
+        parser.error(str(error))
     for split, count in write_zoom_digits(args.output_dir, args.seed).items():
         print(f"{args.output_dir}/{split}.parquet: {count} rows")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

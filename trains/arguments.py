@@ -12,6 +12,7 @@ from typing import Any, get_args, get_type_hints
 
 from areal.api.cli_args import parse_cli_args, to_structured_cfg
 from areal.launcher import resolve_links
+from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
@@ -45,6 +46,11 @@ def read(argv: list[str], schema: type) -> tuple[Any, list[str]]:
             )
         overrides = run_manifest.hand_over(raw)
         return OmegaConf.to_object(to_structured_cfg(raw, schema)), overrides
+    except OverrideParseException as error:
+        raise ValueError(
+            f"{error.override!r} cannot be read: {error.message.splitlines()[0]}; text with marks wants quotes, "
+            "for example 'key=\"a, b\"'"
+        ) from error
     except ConfigKeyError as error:
         raise ValueError(_unknown_key(error.full_key, known, path)) from error
     except OmegaConfBaseException as error:
@@ -63,6 +69,10 @@ def config_file(argv: list[str]) -> Path:
             path = Path(value or following)
             if not path.is_file():
                 raise ValueError(f"--config {path} does not exist (working directory: {Path.cwd()})")
+            if path.suffix != ".yaml":
+                raise ValueError(
+                    f"--config {path}: wanted a file FILE.yaml, such as configs/digits_cpu_stage1.yaml"
+                )
             relative = os.path.relpath(path)
             return path if relative.startswith("..") else Path(relative)
     raise ValueError("no --config FILE was given")

@@ -31,7 +31,11 @@ TERMS = ("policy_logprobs", "loss", "entropy", "ratio", "behavior_weight")
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(
+        prog="python -m trains.replay",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "capsule", type=Path, help="folder, e.g. runs/digits-stage1/demo/capsules/step-000012"
     )

@@ -13,18 +13,23 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from utils.command_line import Parser
+from utils.command_line import Parser, check_output
 
 SMOOTHING = 8  # steps in the moving average of the reward curve
 COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b")
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(
+        prog="python -m utils.summary",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, in the order of the stages")
     parser.add_argument("--output", type=Path, required=True, help="folder for summary.png and summary.json")
     arguments = parser.parse_args(argv)
     try:
+        check_output(arguments.output)
         runs = [load_run(path) for path in arguments.runs]
     except (FileNotFoundError, ValueError) as error:
         print(f"summary: {error}", file=sys.stderr)

@@ -63,13 +63,25 @@ def data_files(path: str) -> list[Path]:
 
 
 def load_table(files: Sequence[Path | str], split: str = "train") -> Any:
-    """Anything that `datasets` reads, as its memory-mapped Arrow table: files of one kind, or one name on the Hub."""
+    """Anything that `datasets` reads, as its memory-mapped Arrow table: files of one kind, or one name on the Hub.
+
+    Raises ``FileNotFoundError`` for a name that the Hub has not, ``ValueError`` for files that are not what they say.
+    """
     import datasets
 
     datasets.disable_progress_bars()  # they would stand before what a command has to say
     if isinstance(files[0], Path):
         kind, names = KINDS[files[0].suffix], [str(file) for file in files]
-        return datasets.load_dataset(kind, data_files=names, split="train").with_format("arrow")
+        level = datasets.logging.get_verbosity()
+        datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is raised
+        try:
+            return datasets.load_dataset(kind, data_files=names, split="train").with_format("arrow")
+        except datasets.exceptions.DatasetGenerationError as error:
+            place = names[0] if len(names) == 1 else f"one of {len(names)} files in {files[0].parent}"
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            raise ValueError(f"{place} cannot be read as {files[0].suffix}: {reason}") from error
+        finally:
+            datasets.logging.set_verbosity(level)
     try:
         return datasets.load_dataset(files[0], split=split).with_format("arrow")
     except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
@@ -82,7 +94,7 @@ def table_rows(path: str, columns: Mapping[str, str], wanted: Sequence[str]) -> 
     """Rows under our names of all data that `path` names (see `split_paths`; shares are not applied), of the fields
     `wanted`.
 
-    Raises ``FileNotFoundError`` or ``ValueError`` naming a column that is missing.
+    Raises ``FileNotFoundError`` or ``ValueError`` naming a column that is missing or a file that cannot be read.
     """
     for name, _ in split_paths(path):
         files = data_files(name)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -23,6 +24,7 @@ from dataset.curate.settings import Settings
 from dataset.curate.statistics import Statistics, measure
 from dataset.curate.worker import Job
 from dataset.sources.base import Row, check_columns
+from utils.command_line import is_hub_name
 
 
 @dataclass
@@ -128,6 +130,22 @@ def number_rows(settings: Settings) -> Iterator[tuple[int, int, str, Row]]:
         if settings.max_samples is not None and position >= settings.max_samples:
             return
         yield position, number, f"{prefix}/{number:07d}", row
+
+
+def check_first_row(settings: Settings) -> None:
+    """Open local data before any server starts; what lies on the Hub is read when its rows are wanted.
+
+    Raises ``FileNotFoundError`` where there is none, ``SourceError`` for a first row that lacks a column,
+    ``ValueError`` for a file that is not what it says.
+    """
+    path = settings.location.path
+    if path and not Path(path).exists():
+        if is_hub_name(path):
+            return
+        raise FileNotFoundError(f"--dataset-path {path} does not exist (working directory: {Path.cwd()})")
+    for row in settings.source.load(settings.location):
+        check_columns(settings.source, row, path)
+        return
 
 
 def _shuffled(rows: Iterator[tuple[int, Row]], size: int, seed: int) -> Iterator[tuple[int, Row]]:

@@ -4,15 +4,25 @@ import re
 
 import pytest
 
-from dataset import inspect
+from dataset import corpus, digits, inspect, mixture_fit, zoom_digits
 from dataset.create import main as create
 from reward.__main__ import main as reward
+from trains import replay
+from trains.demo import warm_start
+from trains.rehearsal.all import main as rehearse_all
 from utils.checkpoint.cli import main as checkpoint
 from utils.command_line import check_model, check_output, is_hub_name, unwritable
+from utils.completion.__main__ import main as completion
 from utils.doctor.report import main as doctor
 from utils.evaluate import cli, offline
 from utils.summary import main as summary
 from utils.tables import data_files
+from utils.viewer.cli import main as viewer
+
+COMMANDS = [
+    create, inspect.main, mixture_fit.main, corpus.main, digits.main, zoom_digits.main, reward, checkpoint, doctor,
+    cli.main, offline.main, summary, viewer, completion, replay.main, warm_start.main, rehearse_all,
+]  # fmt: skip
 
 
 def status_of(command, words):
@@ -22,7 +32,7 @@ def status_of(command, words):
         return end.code
 
 
-@pytest.mark.parametrize("command", [create, reward, checkpoint, doctor, cli.main, offline.main, summary])
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__module__)
 def test_a_usage_error_is_two_lines(command, capsys):
     assert status_of(command, ["--no-such-option"]) == 2
     first, second = capsys.readouterr().err.splitlines()

@@ -19,7 +19,7 @@ from typing import Any
 from dataset.digits import write_digits
 from dataset.zoom_digits import write_zoom_digits
 from trains.rehearsal.published import write_published
-from utils.command_line import Parser
+from utils.command_line import Parser, check_output
 
 ENTRY = "trains/grpo.py"
 # Files of one line are rehearsed one after the other, lines beside each other.
@@ -50,7 +50,12 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     unknown = set(arguments.names) - {name for chain in CHAINS for name in chain}
     if unknown:
-        parser.error(f"{sorted(unknown)} are not in {__name__}.CHAINS")
+        known = ", ".join(name for chain in CHAINS for name in chain)
+        parser.error(f"{', '.join(sorted(unknown))}: wanted names of {known}")
+    try:
+        check_output(arguments.output)
+    except ValueError as error:
+        parser.error(str(error))
     write_data(arguments.output)
     wanted = arguments.names or [name for chain in CHAINS for name in chain]
     # read here: hydra keeps its state in globals, which threads would share

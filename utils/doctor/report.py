@@ -200,6 +200,20 @@ def problems_here(argv: list[str], launcher: str) -> list[str]:
     return diagnosis.problems + diagnosis.missing
 
 
+def _gibibytes(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: wanted GiB of one GPU, a number above 0")
+    return number
+
+
+def _tokens(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: wanted 1 token or more")
+    return number
+
+
 def main(argv: list[str] | None = None) -> int:
     from trains.host.settings import import_alone
 
@@ -209,10 +223,17 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", required=True)
-    parser.add_argument("--gpu-memory", type=float, metavar="GIB")
-    parser.add_argument("--answer-tokens", type=int, metavar="N")
+    parser.add_argument("--gpu-memory", type=_gibibytes, metavar="GIB")
+    parser.add_argument("--answer-tokens", type=_tokens, metavar="N")
     parser.add_argument("--lengths", type=Path, metavar="PATH")
     known, overrides = parser.parse_known_args(argv)
+    for word in overrides:
+        if word.startswith("-"):
+            parser.error(f"unknown option {word}")
+        if "=" not in word and not word.startswith("~"):
+            parser.error(f"{word!r} is no override; wanted key=value")
+    if not Path(known.config).is_file():
+        parser.error(f"--config {known.config} does not exist (working directory: {Path.cwd()})")
     arguments = ["--config", known.config, *overrides]
     options: dict[str, Any] = {"answer_tokens": known.answer_tokens, "lengths": known.lengths}
     if known.gpu_memory is not None:

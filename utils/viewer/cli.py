@@ -17,7 +17,11 @@ FOLLOW_SECONDS = 10.0
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(
+        prog="python -m utils.viewer",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, e.g. runs/digits-stage1/demo")
     parser.add_argument(
         "--output", type=Path, help="folder for the pages; viewer/ in the first run's by default"
