@@ -9,6 +9,7 @@ transformers' through `auto_map`; never the modeling code that was published, wh
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -294,8 +295,9 @@ def write_run(
 ) -> list[str]:
     """Write model folder, task files and `command.sh` under `output`; returns the names of the tasks in the results.
 
-    The script names everything from its own folder, which may be moved; it runs `$PYTHON` (default: the evaluation
-    environment's) and asks `$BASE_URL` (default: a gateway on port 30080 of this machine).
+    The script names everything from its own folder, which may be moved, alone or with the project around it; it runs
+    `$PYTHON` (default: the evaluation environment's) and asks `$BASE_URL` (default: a gateway on port 30080 of this
+    machine).
     """
     overrides = [task_override(task, mode, options.max_new_tokens) for task in tasks]
     overrides += [data_override(path, mode, options.max_new_tokens) for path in data]
@@ -310,7 +312,7 @@ def write_run(
         (folder / f"{override['task']}.yaml").write_text(f"# made by utils.evaluate\n{to_yaml(override)}")
     make_model_folder(Path(model), output / "model", question_frame(mode, prompts))
     script = output / "command.sh"
-    script.write_text(_script(command(names, options)))
+    script.write_text(_script(command(names, options), output))
     script.chmod(0o755)
     record = {
         "model": str(model),
@@ -326,13 +328,19 @@ def write_run(
     return names
 
 
-def _script(words: Sequence[str]) -> str:
+def _script(words: Sequence[str], output: Path) -> str:
+    """A folder below the project finds it from its own place, so that the project may be moved, else by its path."""
+    fallback = f"project={shlex.quote(str(ROOT))}\n"
+    if output.resolve().is_relative_to(ROOT):
+        up = os.path.relpath(ROOT, output.resolve())
+        fallback = f'project="$here/{up}"\n[ -d "$project/utils/evaluate" ] || {fallback}'
     text = shlex.join(words).replace(HERE, '"$here"')
     text = text.replace(BASE_URL, f'"${{BASE_URL:-http://127.0.0.1:{PORT}/v1}}"')
     return (
         "#!/usr/bin/env bash\nset -e\n"
         'here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"\n'
         'cd "${DATA_ROOT:-$here}"  # data sets in folders named as on the Hub are taken from here\n'
-        f"export PYTHONPATH={shlex.quote(str(ROOT))}\n"
-        f'"${{PYTHON:-{ENVIRONMENT}/bin/python}}" {text}\n'
+        f"{fallback}"
+        'export PYTHONPATH="$project"\n'
+        f'"${{PYTHON:-$project/{ENVIRONMENT.name}/bin/python}}" {text}\n'
     )

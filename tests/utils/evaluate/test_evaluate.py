@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -78,6 +79,29 @@ def test_a_run_needs_no_editing(run_folder, tmp_path):
     )
     assert ran.stdout.startswith("/\n")
     assert "base_url=http://127.0.0.1:1/v1," in ran.stdout
+
+
+def test_the_command_finds_a_project_that_was_moved(
+    tiny_checkpoint, tmp_path, monkeypatch, without_lmms_eval
+):
+    old, new = tmp_path / "old", tmp_path / "new place"
+    (old / "utils" / "evaluate").mkdir(parents=True)
+    monkeypatch.setattr(prepare, "ROOT", old)
+    words = ["--model", str(tiny_checkpoint), "--tasks", "docvqa", "--mode", "fast", "--write-only"]
+    assert cli.main([*words, "--output", str(old / "runs" / "measured")]) == 0
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$PYTHONPATH"\n')
+    (tmp_path / "python").chmod(0o755)
+
+    def project_of(folder):
+        script = ["bash", folder / "command.sh"]
+        environment = {"PATH": os.environ["PATH"], "PYTHON": str(tmp_path / "python")}
+        ran = subprocess.run(script, cwd="/", env=environment, capture_output=True, text=True, check=True)
+        return Path(ran.stdout.strip()).resolve()
+
+    shutil.copytree(old / "runs" / "measured", tmp_path / "alone", symlinks=True)
+    assert project_of(tmp_path / "alone") == old
+    old.rename(new)
+    assert project_of(new / "runs" / "measured") == new
 
 
 def test_curated_data_and_the_other_backend(tiny_checkpoint, tmp_path, without_lmms_eval):
