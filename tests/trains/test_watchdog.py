@@ -153,7 +153,12 @@ def look_on(dog, seconds=10):
 
 
 def test_traces_come_out_of_the_log(dog, tmp_path):
-    script = "import time\ndef waits_for_ever():\n  print('ready', flush=True)\n  time.sleep(1000)\nwaits_for_ever()"
+    script = (
+        "import threading, time\n"
+        "for _ in range(60): threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()\n"
+        "def waits_for_ever():\n  print('ready', flush=True)\n  time.sleep(1000)\n"
+        "waits_for_ever()"
+    )
     with dog.trainer_log.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-X", "faulthandler", "-c", script],
@@ -164,7 +169,8 @@ def test_traces_come_out_of_the_log(dog, tmp_path):
         text = watchdog._traces([psutil.Process(process.pid)], dog.trainer_log)
     process.wait()
     process.stdout.close()
-    assert "waits_for_ever" in text
+    assert "waits_for_ever" in "".join(text.splitlines()[:4]), "the main thread comes first"
+    assert text.count("(most recent call first)") > 10
     assert "what was printed before" not in text
 
 

@@ -177,9 +177,15 @@ def _traces(processes: list[psutil.Process], log: Path) -> str:
     psutil.wait_procs(processes, timeout=3.0)
     with log.open("rb") as file:
         file.seek(size)
-        lines = file.read().decode(errors="replace").splitlines()
-    start = next((i for i, line in enumerate(lines) if line.startswith("Fatal Python error")), len(lines))
-    return "".join(f"\n    {line}" for line in lines[start : start + MAX_TRACE_LINES])
+        dumps = file.read().decode(errors="replace").split("Fatal Python error")[1:]
+    lines = [line for dump in dumps for line in _main_thread_first(dump)[: MAX_TRACE_LINES // len(dumps)]]
+    return "".join(f"\n    {line}" for line in lines)
+
+
+def _main_thread_first(dump: str) -> list[str]:
+    """Lines of what faulthandler wrote of one process, where the main thread comes last."""
+    threads = [block for block in dump.split("\n\n") if "(most recent call first)" in block]
+    return "\n".join(reversed(threads)).splitlines()
 
 
 def _is_stopped(process: psutil.Process) -> bool:
