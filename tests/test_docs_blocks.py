@@ -117,7 +117,11 @@ def test_cheap_blocks_run_as_they_stand(clone, digits_data):
     [own] = [text for text in dict(blocks(ROOT / "README.md")).values() if "data/mine.jsonl" in text] or [
         text for _, text in blocks(ROOT / "README.md") if "data/mine.jsonl" in text
     ]
-    assert "0 problems" in run(own.partition("python -m areal")[0], clone)
+    look, _, launch = own.partition("python -m areal.launcher.local trains/grpo.py")
+    assert "0 problems" in run(look, clone)
+    asked = run(f"python -m utils.doctor {launch.strip()} || true", clone)
+    assert "MISSING: actor.path=" in asked
+    assert not re.search("is not in|not a key|train_dataset", asked), asked
 
 
 @pytest.mark.long

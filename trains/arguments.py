@@ -141,7 +141,7 @@ def _override_problem(text: str, argv: list[str], path: Path) -> str:
     if override is None:
         return f"{path}: {text}"
     word = next(word for word in argv if word.startswith(f"{override[1]}="))
-    return f"{override[1]} is not in {path}; on the command line write +{word}"
+    return f"{override[1]}, or an entry of it, is not in {path}; on the command line write '+{word}'"
 
 
 def _unknown_key(key: str, known: set[str], path: Path) -> str:

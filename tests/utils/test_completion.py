@@ -40,6 +40,8 @@ def completed(tmp_path_factory):
         (LAUNCH + "--config x actor.optimizer.weight_d", ["actor.optimizer.weight_decay="]),
         ("python -m utils.doctor --config x loss.kl_c", ["loss.kl_coefficient="]),
         (LAUNCH + "--dr", ["--dry-run"]),
+        (LAUNCH + "--config configs/recipes/gs", ["configs/recipes/gspo.yaml"]),
+        ("python -m utils.vi", ["utils.viewer"]),
         (LAUNCH + "--config x actor.path=README", ["README.md"]),
         (LAUNCH + "--config x actor.path = README", ["README.md"]),
         ("python -m dataset.insp", ["dataset.inspect"]),

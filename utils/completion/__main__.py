@@ -14,18 +14,23 @@ COMMANDS = (
     "areal.launcher.local",
     "areal.launcher.ray",
     "areal.launcher.slurm",
+    "dataset.corpus",
     "dataset.create",
     "dataset.digits",
     "dataset.inspect",
+    "dataset.mixture_fit",
     "reward",
+    "trains.replay",
     "utils.checkpoint",
+    "utils.completion",
     "utils.doctor",
     "utils.evaluate",
     "utils.evaluate.offline",
     "utils.summary",
+    "utils.viewer",
 )
 TAKE_KEYS = ("areal.launcher.local", "areal.launcher.ray", "areal.launcher.slurm", "utils.doctor")
-LAUNCHER_OPTIONS = ("--config", "--dry-run", "--rehearse", "--help")
+LAUNCHER_OPTIONS = ("--config", "--dry-run", "--rehearse", "--smoke", "--help")
 SCRIPT = """# Completion of this project's commands for bash; written by python -m utils.completion.
 _grpo_commands="{commands}"
 _grpo_keys="{keys}"
@@ -45,7 +50,7 @@ _grpo_complete() {{
     if [ "$previous" = -m ]; then
         COMPREPLY=($(compgen -W "$_grpo_commands" -- "$word"))
     elif [ "$previous" = --config ] || [ "$previous" = --reward-config ]; then
-        COMPREPLY=($(compgen -W "$(compgen -G 'configs/*.yaml')" -- "$word"))
+        COMPREPLY=($(compgen -W "$(compgen -G 'configs/*.yaml'; compgen -G 'configs/*/*.yaml')" -- "$word"))
         [ ${{#COMPREPLY[@]}} -gt 0 ] || _grpo_files "$word"
     else
         case " {take_keys} " in

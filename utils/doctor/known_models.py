@@ -17,6 +17,8 @@ def config_of(path: str) -> tuple[str, dict[str, Any]] | None:
     >>> config_of("runs/llavaov15-4b-stage1/trial0")[0]
     'LLaVA-OneVision-1.5-4B'
     """
+    if DEMO_PATH.search(path.lower()):
+        return DEMO, CONFIGS[DEMO]
     for family, pattern in FAMILIES.items():
         found = re.search(pattern + r"[-_](\d+)b(?![a-z0-9])", path.lower())
         name = f"{family}-{found[1]}B" if found else None
@@ -47,7 +49,14 @@ def _qwen(kind: str, text: dict[str, int], *, tied: bool, vision: dict[str, int]
 
 # The readers' defaults (model_sizes.py) are the towers of the larger models.
 _SMALL_QWEN3_TOWER = {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096}
+DEMO = "the demo's model"
+DEMO_PATH = re.compile(r"(^|/)(tiny-(llavaov15|zoom)|digits-stage1)(?![a-z0-9])")
 CONFIGS: dict[str, dict[str, Any]] = {
+    DEMO: {
+        "model_type": "llavaonevision1_5",
+        "text_config": _text(4, 128, 384, (4, 2), 640) | {"head_dim": 32},
+        "vision_config": {"depth": 3, "embed_dim": 96, "hidden_size": 96, "intermediate_size": 384},
+    },
     "LLaVA-OneVision-1.5-4B": _llava(2560, 9728),
     "LLaVA-OneVision-1.5-8B": _llava(4096, 12288),
     "Qwen2-VL-2B": _qwen("qwen2_vl", _text(28, 1536, 8960, (12, 2)), tied=True, vision={}),

@@ -30,7 +30,7 @@ def without_gpu():
 
 
 def machine_for(stem):
-    if "digits" in stem:
+    if "digits" in stem or "zoom" in stem:
         return without_gpu()
     if "24gb" in stem:
         return replace(node(1, 24, "NVIDIA GeForce RTX 4090"), host_memory_bytes=128 * GIB)

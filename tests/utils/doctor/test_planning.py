@@ -11,7 +11,9 @@ import pytest
 from areal.api import cli_args
 from areal.launcher import preflight
 
+from llavaonevision1_5 import tiny
 from tests.utils.doctor.machines import FILES, GIB, ROOT, machine_for, node
+from trains.demo.tokenizer import VOCAB_SIZE
 from utils.doctor import known_models
 from utils.doctor import report as doctor
 from utils.doctor.model_sizes import Architecture
@@ -51,6 +53,32 @@ def test_a_shipped_configuration_is_planned_without_checkpoint_and_data(
     unknown = doctor.examine([*words, "actor.path=./pretrained/mine"], machine_for(stem))
     assert unknown.plan is None
     assert any(text.startswith("no plan: ./pretrained/mine names none of") for text in unknown.remarks)
+
+
+SHIPPED = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.stem != "base")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_file_has_a_plan_and_names_all_that_is_missing(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    diagnosis = doctor.examine(["--config", str(path)], machine_for(path.stem))
+    assert diagnosis.problems == []
+    assert diagnosis.status == 3
+    keys = {text.split("=")[0].partition("[")[0].removesuffix(".path") for text in diagnosis.missing}
+    data = "train_dataset.mixture" if "stage2" in path.stem else "train_dataset"
+    assert keys >= {"actor", data}
+    assert "planned with the sizes of" in doctor.report(diagnosis)
+    assert "\n  optimizer" in doctor.report(diagnosis)
+
+
+def test_the_demos_model_has_the_demos_sizes():
+    built = tiny.build_config()
+    built.text_config.vocab_size = VOCAB_SIZE
+    name, config = known_models.config_of("./runs/digits-stage1/demo")
+    assert name == known_models.DEMO
+    assert Architecture.from_config(config) == Architecture.from_config(built.to_dict())
+    assert known_models.config_of("./pretrained/tiny-llavaov15") == (name, config)
+    assert known_models.config_of("./pretrained/tiny-llavaov150") is None
 
 
 @pytest.mark.parametrize(
