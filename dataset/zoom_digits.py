@@ -3,9 +3,11 @@
 ``python -m dataset.zoom_digits --output-dir data/zoom_digits`` writes ``<split>.parquet`` of the splits of
 `dataset.digits`, by scan and with the same seed.
 
-The canvas has 448 x 448 pixels, of which the scan covers 16 x 16. The model is shown 56 x 56 of them
-(`train_dataset.max_pixels`), in which the scan is two pixels wide and high: its place can be seen, the digit cannot be
-read. A zoom is cut out of the canvas itself.
+The canvas has 448 x 448 pixels, in squares of 8 x 8: light paper, and on it a dark card, in the middle of which the
+scan lies as it is stored, 8 x 8 pixels, light on black. The model is shown 56 x 56 pixels (`train_dataset.max_pixels`),
+one for each square: the card can be seen, and the digit cannot be read. The shade of its pixel would tell how much ink
+it has, and so the digit a little; scans are therefore more or less bright, by chance, and no two squares are alike. A
+zoom is cut out of the canvas itself.
 """
 
 import sys
@@ -22,33 +24,33 @@ from utils.command_line import Parser, check_output
 
 CANVAS_SIZE = 448
 SHOWN_SIZE = 56  # what the model sees of it
-SCAN_SIZE = 16  # twice the scan's own 8 pixels
-CELLS = 4  # the scan lies somewhere in the middle of one of CELLS x CELLS cells
-BOX_SIZE = 4  # side of the box around a cell's middle, in pixels of what the model sees
-JITTER = 4  # pixels of the canvas
-PLACES_PER_SCAN = {"warmstart": 4, "train": 4, "heldout": 1, "validation": 1}
-QUESTION = "<image>Which digit is this?"
+SQUARE = CANVAS_SIZE // SHOWN_SIZE  # side of a shown pixel on the canvas; the scan's, too
+PAPER, CARD = (191, 255), (0, 64)  # shades
+CARD_MARGIN = 2  # squares around the scan
+BRIGHTNESS = (0.4, 1.0)  # of the scan's light pixels
+CELLS = 4  # the scan is the square in the middle of one of CELLS x CELLS cells
+PLACES_PER_SCAN = {"warmstart": 4, "train": 2, "heldout": 1, "validation": 1}
+QUESTION = "Which digit is this?<image>"
 
 
 def canvas(scan: int, column: int, row: int, generator: np.random.Generator) -> Image.Image:
-    """The canvas with a scan near the middle of a cell, RGB."""
-    pixels, _ = load_scans()
-    image = Image.fromarray(pixels[scan], mode="L").resize((SCAN_SIZE, SCAN_SIZE), Image.Resampling.BICUBIC)
-    cell = CANVAS_SIZE // CELLS
-    left, top = (
-        cell * place + (cell - SCAN_SIZE) // 2 + int(generator.integers(-JITTER, JITTER + 1))
-        for place in (column, row)
-    )
-    whole = Image.new("L", (CANVAS_SIZE, CANVAS_SIZE), 255)
-    whole.paste(image, (left, top))
-    return whole.convert("RGB")
+    """The canvas with a scan in the middle of a cell, grey."""
+    scans, _ = load_scans()
+    x, y, _, _ = box_of(column, row)
+    squares = generator.integers(PAPER[0], PAPER[1] + 1, (SHOWN_SIZE, SHOWN_SIZE))
+    card = slice(y - CARD_MARGIN, y + CARD_MARGIN + 1), slice(x - CARD_MARGIN, x + CARD_MARGIN + 1)
+    squares[card] = generator.integers(CARD[0], CARD[1] + 1, squares[card].shape)
+    pixels = squares.astype(np.uint8).repeat(SQUARE, axis=0).repeat(SQUARE, axis=1)
+    top, left = SQUARE * y, SQUARE * x
+    pixels[top : top + SQUARE, left : left + SQUARE] = (255 - scans[scan]) * generator.uniform(*BRIGHTNESS)
+    return Image.fromarray(pixels)
 
 
 def box_of(column: int, row: int) -> list[int]:
     """The box around the middle of a cell, in pixels of what the model sees."""
     cell = SHOWN_SIZE // CELLS
-    left, top = (cell * place + (cell - BOX_SIZE) // 2 for place in (column, row))
-    return [left, top, left + BOX_SIZE, top + BOX_SIZE]
+    left, top = (cell * place + cell // 2 for place in (column, row))
+    return [left, top, left + 1, top + 1]
 
 
 def build_rows(split: str, seed: int = 219) -> list[dict[str, Any]]:
