@@ -24,7 +24,7 @@ demo: install
 	$(PYTHON) -m utils.summary $(RUNS) --output runs/$(TRIAL)
 	$(PYTHON) -m utils.viewer $(RUNS) --output runs/$(TRIAL)/viewer
 
-## demo-zoom: several turns with a zoom, on a digit too small to be read (CPU; not yet run to its end, docs/agents.md)
+## demo-zoom: several turns with a zoom, on a digit too small to be read (CPU); docs/agents.md
 demo-zoom: install
 	$(PYTHON) -m dataset.zoom_digits --output-dir data/zoom_digits
 	$(PYTHON) -m trains.demo.zoom_warm_start --output pretrained/tiny-zoom-$(SEED) --seed $(SEED)
