@@ -113,7 +113,8 @@ def test_stages_differ_only_in_what_must_differ():
 def test_the_published_models_get_the_prompts_and_images_they_were_made_with(path):
     config = load(path)
     is_published = path.stem.startswith("llavaov15")
-    assert config.prompts.layout == ("release" if is_published else "recipe")
+    image_comes_last = path.stem == "zoom_cpu"  # its warm start learns places from the image alone
+    assert config.prompts.layout == ("release" if is_published or image_comes_last else "recipe")
     assert (config.train_dataset.max_pixels == 512 * 512) == is_published
 
 

@@ -16,7 +16,9 @@ def zoom(tmp_path_factory):
     """Data, and a model that has learned to call the zoom, if not to look well."""
     folder = tmp_path_factory.mktemp("zoom")
     write_zoom_digits(folder / "data")
-    config = ZoomWarmStartConfig(num_clean_steps=100, num_careless_steps=0, num_heldout=20)
+    config = ZoomWarmStartConfig(
+        num_image_steps=100, num_clean_steps=60, num_careless_steps=0, num_heldout=20
+    )
     warm_start(folder / "model", config)
     return folder
 
@@ -36,6 +38,7 @@ def test_a_trainer_killed_in_a_run_of_conversations_goes_on_where_it_was(zoom, t
             f"cluster.name_resolve.nfs_record_root={tmp_path}/names",
             "stats_logger.wandb.mode=disabled",
             "evaluator.eval_before_train=false",
+            "prompts.layout=release",
             "agent.enabled=true",
             "agent.tools=[zoom]",
             "agent.max_tokens=400",
