@@ -18,7 +18,8 @@ NUM_ROWS = 120
 def start(checkpoint, output, *more, variables):
     command = [
         "--model-name", str(checkpoint), "--dataset-name", "digits", "--rollout-n", "4", "--keep-all",
-        "--max-samples", str(NUM_ROWS), "--output-dir", str(output), "--concurrency", "2", "--max-tokens", "16", *more,
+        "--max-samples", str(NUM_ROWS), "--output-dir", str(output), "--concurrency", "2", "--max-tokens", "16",
+        "--device", "cpu", *more,  # the nodes' GPUs are made up
     ]  # fmt: skip
     return Output([sys.executable, "-W", "ignore", "-m", "dataset.create", *command], variables)
 
