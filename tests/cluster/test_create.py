@@ -44,7 +44,8 @@ def test_it_joins_spreads_and_loses_no_row_with_a_node(raylets, tiny_checkpoint,
     )
     try:
         run.until(rf"joined the Ray cluster at {re.escape(raylets.address)}: 2 node\(s\)")
-        run.until(r"worker 1: http://127\.0\.0\.1:\d+")
+        for worker in (0, 1):
+            run.until(rf"worker {worker}: http://127\.0\.0\.1:\d+")
         pids = [int(p) for p in subprocess.run(
             ["pgrep", "-f", f"sglang_cpu.launch_server --model-path {checkpoint}"], capture_output=True, text=True,
             check=True,
