@@ -156,7 +156,7 @@ def _draw_evaluations(axis: Any, runs: list[dict[str, Any]]) -> None:
         x = [offset + evaluation["step"] for evaluation in run["evaluations"]]
         y = [evaluation["overall"]["accuracy"] for evaluation in run["evaluations"]]
         axis.plot(x, y, color=color, marker="o", linewidth=2, label=_name(run))
-    axis.set(title="held-out accuracy, greedy", xlabel="step", ylabel="accuracy", ylim=(0, 1))
+    axis.set(title="held-out accuracy", xlabel="step", ylabel="accuracy", ylim=(0, 1))
     axis.legend()
 
 

@@ -269,6 +269,25 @@ def test_a_request_counts_as_open_until_its_answer():
     assert backend.num_open == 0
 
 
+@pytest.mark.parametrize(("last", "reason"), [(258, "stop"), (7, "abort")])
+def test_an_answer_that_was_aborted_at_its_end_has_ended(last, reason):
+    """Asked for the rest, a server would go on behind the end of the answer."""
+    from areal.api import ModelRequest
+    from areal.api.cli_args import GenerationHyperparameters
+
+    backend = RecordingBackend([])
+    settings = GenerationHyperparameters(stop_token_ids=[258])
+    backend.build_generation_request(
+        ModelRequest(input_ids=[1], metadata={"segments": []}, gconfig=settings), False, 0
+    )
+    answer = {
+        "finish_reason": {"type": "abort", "message": "x"},
+        "output_token_logprobs": [(-0.5, 9, None), (-0.1, last, None)],
+    }
+    result = backend.parse_generation_response({"meta_info": answer})
+    assert (result.output_tokens, result.stop_reason) == ([9, last], reason)
+
+
 def test_media_tokens_come_from_the_checkpoint(tiny_checkpoint):
     assert media_token_ids(tiny_checkpoint) == [259, 260, 261, 262]
 

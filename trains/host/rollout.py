@@ -37,12 +37,14 @@ class RecordingBackend(SGLangBackend):
         self.logit_bias = logit_bias(forbidden_token_ids)
         self.num_open = 0  # requests that were sent and not answered
         self.num_generated = 0  # tokens of all answers so far
+        self.stop_token_ids: frozenset[int] = frozenset()  # of this client's requests, which are all alike
         self._answers: dict[str, list[int]] = {}  # by request: answers that are given, not drawn
 
     def build_generation_request(self, req: ModelRequest, with_lora: bool, version: int) -> HttpRequest:
         request = super().build_generation_request(req, with_lora, version)
         if self.logit_bias:
             request.payload["sampling_params"]["logit_bias"] = self.logit_bias
+        self.stop_token_ids = frozenset(request.payload["sampling_params"].get("stop_token_ids") or ())
         req.metadata["segments"].append((len(req.input_ids), version))
         self.num_open += 1
         if "answer" in req.metadata:
@@ -66,12 +68,18 @@ class RecordingBackend(SGLangBackend):
         if answer is None:
             result = super().parse_generation_response(response)
             self.num_generated += len(result.output_tokens)
+            if result.stop_reason == "abort" and self._has_ended(result.output_tokens):
+                # SGLang calls an answer aborted although its last token was its end; asked for more, it would go on
+                result.stop_reason = "stop"
             return result
         if meta["finish_reason"]["type"] == "abort":  # by a weight update: asked again afterwards
             return HttpGenerationResult(output_tokens=[], output_logprobs=[], stop_reason="abort")
         # the entry of the token before the answer comes first
         logprobs = [entry[0] for entry in meta["input_token_logprobs"][1:]]
         return HttpGenerationResult(output_tokens=answer, output_logprobs=logprobs, stop_reason="stop")
+
+    def _has_ended(self, tokens: list[int]) -> bool:
+        return bool(tokens) and tokens[-1] in self.stop_token_ids
 
 
 class BoundedRollout(RemoteSGLangEngine):
