@@ -136,7 +136,9 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
     _draw_gaps(axes[1, 0], runs)
     _draw_seconds(axes[1, 1], runs)
     _draw_parity(axes[1, 2], runs)
-    figure.suptitle("  →  ".join(run["manifest"]["experiment_name"] for run in runs), fontsize=14)
+    figure.suptitle(
+        "  →  ".join(dict.fromkeys(run["manifest"]["experiment_name"] for run in runs)), fontsize=14
+    )
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -146,7 +148,7 @@ def _draw_reward(axis: Any, runs: list[dict[str, Any]]) -> None:
         x = [offset + record["step"] for record in run["steps"]]
         y = [record["reward"] for record in run["steps"]]
         axis.plot(x, y, color=color, alpha=0.3, linewidth=1)
-        axis.plot(x, _moving_average(y), color=color, linewidth=2, label=_name(run))
+        axis.plot(x, _moving_average(y), color=color, linewidth=2, label=_name(run, runs))
     axis.set(title=f"training reward (bold: mean of {SMOOTHING} steps)", xlabel="step", ylabel="mean reward")
     axis.legend()
 
@@ -155,7 +157,7 @@ def _draw_evaluations(axis: Any, runs: list[dict[str, Any]]) -> None:
     for color, run, offset in _laid_out(runs):
         x = [offset + evaluation["step"] for evaluation in run["evaluations"]]
         y = [evaluation["overall"]["accuracy"] for evaluation in run["evaluations"]]
-        axis.plot(x, y, color=color, marker="o", linewidth=2, label=_name(run))
+        axis.plot(x, y, color=color, marker="o", linewidth=2, label=_name(run, runs))
     axis.set(title="held-out accuracy", xlabel="step", ylabel="accuracy", ylim=(0, 1))
     axis.legend()
 
@@ -166,7 +168,7 @@ def _draw_gains(axis: Any, runs: list[dict[str, Any]]) -> None:
         if not run["evaluations"]:
             continue
         before, after = _accuracies(run["evaluations"][0]), _accuracies(run["evaluations"][-1])
-        bars += [(f"{name}\n{_name(run)}", before.get(name, 0.0), after[name], color) for name in after]
+        bars += [(f"{name}\n{_name(run, runs)}", before.get(name, 0.0), after[name], color) for name in after]
     for position, (_, before, after, color) in enumerate(bars):
         axis.bar(position - 0.2, before, 0.4, color=color, alpha=0.35)
         axis.bar(position + 0.2, after, 0.4, color=color)
@@ -182,7 +184,7 @@ def _draw_gaps(axis: Any, runs: list[dict[str, Any]]) -> None:
         gaps = gap_histogram(run["steps"])
         total = max(sum(gaps.values()), 1)
         x = [gap + (index - (len(runs) - 1) / 2) * width for gap in sorted(gaps)]
-        axis.bar(x, [gaps[gap] / total for gap in sorted(gaps)], width, color=color, label=_name(run))
+        axis.bar(x, [gaps[gap] / total for gap in sorted(gaps)], width, color=color, label=_name(run, runs))
     axis.set(
         title="version gap of the tokens trained on",
         xlabel="weight versions behind",
@@ -201,7 +203,7 @@ def _draw_seconds(axis: Any, runs: list[dict[str, Any]]) -> None:
                 index, mean, 0.6, bottom=bottom, color=f"C{phase_index}", label=phase if index == 0 else None
             )
             bottom += mean
-    axis.set_xticks(range(len(runs)), [_name(run) for run in runs])
+    axis.set_xticks(range(len(runs)), [_name(run, runs) for run in runs])
     axis.set(title="seconds per step, by phase", ylabel="seconds")
     axis.legend(fontsize=8)
 
@@ -209,7 +211,9 @@ def _draw_seconds(axis: Any, runs: list[dict[str, Any]]) -> None:
 def _draw_parity(axis: Any, runs: list[dict[str, Any]]) -> None:
     for color, run, offset in _laid_out(runs):
         fresh = [(offset + r["step"], r["parity_max"]) for r in run["steps"] if r["parity_tokens"]]
-        axis.plot([x for x, _ in fresh], [max(y, 1e-9) for _, y in fresh], ".", color=color, label=_name(run))
+        axis.plot(
+            [x for x, _ in fresh], [max(y, 1e-9) for _, y in fresh], ".", color=color, label=_name(run, runs)
+        )
     axis.set(
         title="trainer against server: largest |difference| of\nlog-probabilities under the same weights",
         xlabel="step",
@@ -220,11 +224,12 @@ def _draw_parity(axis: Any, runs: list[dict[str, Any]]) -> None:
 
 
 def _laid_out(runs: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any], int]]:
-    """Colour, run, and the step at which it begins when the runs stand one after another."""
-    laid_out, offset = [], 0
+    """Colour, run, and the step at which it begins: experiments stand one after another, trials of one side by side."""
+    laid_out, starts, end = [], {}, 0
     for color, run in zip(COLORS, runs, strict=False):
-        laid_out.append((color, run, offset))
-        offset += run["steps"][-1]["step"]
+        start = starts.setdefault(run["manifest"]["experiment_name"], end)
+        laid_out.append((color, run, start))
+        end = max(end, start + run["steps"][-1]["step"])
     return laid_out
 
 
@@ -239,8 +244,12 @@ def _moving_average(values: list[float]) -> list[float]:
     ]
 
 
-def _name(run: dict[str, Any]) -> str:
-    return run["manifest"]["experiment_name"].rsplit("-", 1)[-1]
+def _name(run: dict[str, Any], runs: list[dict[str, Any]]) -> str:
+    """Of its stage; of the trial where several of these runs are of one experiment."""
+    experiment = run["manifest"]["experiment_name"]
+    if sum(other["manifest"]["experiment_name"] == experiment for other in runs) > 1:
+        return run["manifest"]["trial_name"]
+    return experiment.rsplit("-", 1)[-1]
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:

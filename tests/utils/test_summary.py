@@ -36,6 +36,7 @@ def run(tmp_path):
         "logs": "logs",
         "finished": True,
         "experiment_name": "x-stage1",
+        "trial_name": "demo",
     }
     (folder / "run.json").write_text(json.dumps(manifest))
     return folder
