@@ -93,12 +93,19 @@ def _rollout(row: dict[str, Any]) -> dict[str, Any]:
         "advantage": row["advantage"],
         "version": row["version"],
         "versions": row["versions"],
+        "earlier": earlier_turns(row),
         "thinking": completion[:split],
         "after": completion[split:],
         "boxes": predicted,
         "drawing": _drawing(row["answer_type"], extraction.text if extraction else row["extracted"] or ""),
         "tokens": tokens_json(row),
     }
+
+
+def earlier_turns(row: dict[str, Any]) -> str:
+    """What stands between the prompt and the last turn, replies of tools among it; empty without tokens."""
+    text, completion = "".join(row.get("tokens") or ()), row["completion"]
+    return text[: max(text.rfind(completion), 0)] if completion else ""
 
 
 def _drawing(answer_type: str, text: str) -> dict[str, Any] | None:

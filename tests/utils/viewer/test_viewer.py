@@ -14,7 +14,7 @@ from tests.utils.viewer.runs import HOSTILE, make_run
 from utils.viewer import cli
 from utils.viewer.boxes import boxes_of
 from utils.viewer.curves import thinned
-from utils.viewer.groups import shortened
+from utils.viewer.groups import earlier_turns, shortened
 from utils.viewer.pages import MAX_PAGE_BYTES, number, script_json
 from utils.viewer.reading import RunFolder
 from utils.viewer.rendering import html_source, svg_source
@@ -277,3 +277,11 @@ def test_small_things():
     assert "7 characters left out" in shortened("abcdefghij" * 1, 3)
     assert "<" not in script_json(["</script>"])
     assert [number(v) for v in (None, 3, 0.5, 1e-7)] == ["-", "3", "0.500", "1.0e-07"]
+
+
+def test_earlier_turns_are_what_stands_before_the_last_one():
+    tokens = ["<tool_call>7", "</tool_call>", "reply", "7", "<|im_end|>"]
+    assert earlier_turns({"completion": "7", "tokens": tokens}) == "<tool_call>7</tool_call>reply"
+    assert earlier_turns({"completion": "7", "tokens": ["7", "<|im_end|>"]}) == ""
+    assert earlier_turns({"completion": "", "tokens": tokens}) == ""
+    assert earlier_turns({"completion": "7", "tokens": None}) == ""
