@@ -74,7 +74,7 @@ def test_the_steps_that_are_shown_are_all_that_is_needed(tmp_path):
     assert add(tmp_path) == [
         "reward/verifiers/backwards.py", "reward/registry.py",
         "dataset/sources/words.py", "dataset/sources/__init__.py",
-        "utils/advantages.py",
+        "utils/advantages.py", "utils/loss_options.py",
         "trains/metrics.py", "utils/metric_names.py",
     ]  # fmt: skip
     result = subprocess.run(

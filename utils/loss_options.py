@@ -48,6 +48,20 @@ RECIPE: dict[str, Any] = {
     "temperature": 1.0,
 }
 
+# Those of utils/advantages.py, then of utils/token_baseline.py (tested): options are checked without torch.
+ESTIMATORS = (
+    "grpo",
+    "dr_grpo",
+    "rloo",
+    "opo",
+    "reinforce++",
+    "reinforce++-baseline",
+    "gdpo",
+    "passk",
+    "otb",
+    "gae",
+)
+
 CHOICES: dict[str, tuple[Any, ...]] = {
     "use_decoupled_loss": (True, False),
     "recompute_logprob": (True, False),
@@ -59,19 +73,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "surrogate": ("ppo", "cispo", "sapo", "gmpo"),
     "loss_mode": ("token-mean", "sequence-mean", "constant"),
     "overlong_filter": (True, False),
-    # those of utils/advantages.py, then of token_baseline.py, named here so that options are checked without torch
-    "estimator": (
-        "grpo",
-        "dr_grpo",
-        "rloo",
-        "opo",
-        "reinforce++",
-        "reinforce++-baseline",
-        "gdpo",
-        "passk",
-        "otb",
-        "gae",
-    ),
+    "estimator": ESTIMATORS,
     "std": ("population", "sample"),
     "batch_whiten": (True, False),
     "without_signal": ("zero", "batch_mean"),

@@ -46,7 +46,7 @@ def test_the_actor_is_imported_without_them():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "ignore", "-c", HIDDEN]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert "No module named 'wandb.anything'" in result.stderr, result.stderr[-2000:]
+    assert "No module named 'wandb" in result.stderr, result.stderr[-2000:]
     assert "trains/actor" not in result.stderr
 
 

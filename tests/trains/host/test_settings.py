@@ -35,7 +35,7 @@ print("loaded", *[name for name in {heavy!r} if name in sys.modules])
 def run(program, *words):
     command = [sys.executable, "-W", "ignore", "-c", program, *words]
     return subprocess.run(
-        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
     ).stdout.splitlines()
 
 
@@ -46,7 +46,7 @@ def test_what_is_postponed_is_the_real_thing_later():
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (["--config", "nowhere.yaml"], "1", "--config nowhere.yaml does not exist"),
+        (["--config", "nowhere.yaml"], "2", "--config nowhere.yaml does not exist"),
         (["--config", "configs/base.yaml", "actor.lr=1"], "1", "did you mean actor.optimizer.lr?"),
         (["--config", "configs/llavaov15-8b_stage2_grpo.yaml", "trial_name=a b"], "1", "trial_name='a b'"),
         (
