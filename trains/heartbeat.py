@@ -1,4 +1,4 @@
-"""What this trainer rank is doing and when it last got on, written down at every phase and every second for the launcher's watchdog.
+"""What this trainer rank is doing and when it last got on, written at every phase and every second for the watchdog.
 
     enter("update", step)   a phase begins
     progress()              something within it is done: an answer has come
