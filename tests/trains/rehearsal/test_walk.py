@@ -56,7 +56,8 @@ def step(number, **changes):
         ({"gradient_norms": {"language_model": float("nan")}}, "in language_model:"),
         ({"parity_mean": 0.06}, "differ by 0.06 nats"),
         ({"parity_mean": float("nan")}, "differ by nan nats"),
-        ({"parity_max": 0.3}, "differ by 0.3 nats in a token"),
+        ({"parity_mean": 0.017, "parity_max": 0.26}, None),  # rounding, on random Qwen models
+        ({"parity_max": 0.7}, "differ by 0.7 nats in a token"),
         ({"step": 3}, "holds steps [1, 3], wanted [1, 2]"),
     ],
 )
