@@ -30,7 +30,7 @@ GIGABYTE = 1e9
 
 
 class ImageStore:
-    """Images of prompts as PNG files named by their content: one that is seen again is written once."""
+    """Images of prompts and of tools' replies as PNG files named by their content: one that is seen again is written once."""
 
     def __init__(self, folder: Path):
         self.folder = folder / IMAGES
@@ -87,7 +87,7 @@ class RolloutRecords:
         path = self.folder / f"step-{step:06d}-rank{self.rank}.parquet"
         with replacing(path) as file:
             pq.write_table(table, file, compression="zstd")
-        for name in {name for row in rows for name in row["images"]}:
+        for name in {name for row in rows for name in (*row["images"], *row["reply_images"])}:
             image = self.folder / name
             if image.exists():
                 image.touch()  # as young as its last shard: `_forget_oldest` takes it later
@@ -132,6 +132,7 @@ class RolloutRecords:
                 **shared,
                 "rollout": i,
                 "completion": info.completions[i],
+                "reply_images": info.rollout_image_files[i] if info.rollout_image_files else [],
                 "is_reference": i < info.num_references,
                 "reward": score.total,
                 "parts": [{"name": name, "value": float(value)} for name, value in score.parts.items()],

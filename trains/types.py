@@ -104,6 +104,7 @@ class GroupInfo:
     # of several turns (trains/agent.py): each rollout's turns and faults as plain data, and its images of tools, base64
     trajectories: list[dict[str, Any]] | None = field(default=None, repr=False)
     rollout_image_data: list[list[str]] | None = field(default=None, repr=False)
+    rollout_image_files: list[list[str]] = field(default_factory=list)  # the same as `image_files`
 
 
 @dataclass(frozen=True)

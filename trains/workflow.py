@@ -105,6 +105,8 @@ class VisionRolloutWorkflow(RolloutWorkflow):
             info = group["info"][0]
             info.image_files = await asyncio.to_thread(self.image_store.put, encoded.image_data)
             info.image_sizes = [upright_size(image, sample.id) for image in sample.images]
+            for added in info.rollout_image_data or ():
+                info.rollout_image_files.append(await asyncio.to_thread(self.image_store.put, added))
         return group
 
     async def episode(

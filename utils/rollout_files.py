@@ -39,6 +39,7 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
         "Their width and height in the data, which references may mean.",
     ),
     "completion": (pa.string(), "What the model wrote, without special tokens."),
+    "reply_images": (TEXTS, "Files of the images that tools replied with, in order, likewise."),
     "is_reference": (pa.bool_(), "Put there by a rehearsal, not drawn."),
     "reward": (pa.float64(), "Total reward, before shaping and normalisation."),
     "parts": (pa.list_(PART), "Parts of the reward by name."),

@@ -22,6 +22,7 @@ from reward.trajectory import TrajectoryWeights
 from trains.agent import AgentWorkflow
 from trains.buffer import oldest_version
 from trains.host.engine import OWN, PIXELS, concatenated
+from trains.rollout_records import ImageStore
 
 END, IMAGE = 258, 261
 FORBIDDEN = [259, 260, 261, 262]
@@ -156,7 +157,7 @@ def workflow_of(processor, pool, tools, rollouts, turn_tokens=90, **settings):
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_what_was_generated_is_what_is_trained_on(processor, pool, seed):
+def test_what_was_generated_is_what_is_trained_on(processor, pool, seed, tmp_path):
     rng = random.Random(seed)
     engine, tools = RandomEngine(rng, processor.tokenizer), FakeTools(rng)
     budget = rng.choice([40, 150, 400, 900])
@@ -164,6 +165,7 @@ def test_what_was_generated_is_what_is_trained_on(processor, pool, seed):
         processor, pool, tools, rollouts=3, turn_tokens=rng.choice([8, 40, 90]), max_tokens=budget,
         max_turns=rng.randrange(1, 6), max_images=rng.randrange(3), max_reply_chars=rng.choice([64, 300]),
     )  # fmt: skip
+    workflow.image_store = ImageStore(tmp_path)
     group = asyncio.run(workflow.arun_episode(engine, {"key": 3, "prompt": row(rng.randrange(3))}))
     assert "failure" not in group, group
     num_prompt = int(group["loss_mask"][0].argmax())
@@ -193,6 +195,8 @@ def test_what_was_generated_is_what_is_trained_on(processor, pool, seed):
         assert sum(mask) == group["info"][0].lengths[i]
         own, shown = group["rollout_images"][0][i], group["info"][0].rollout_image_data[i]
         assert len(shown) <= workflow.settings.max_images
+        files = [tmp_path / name for name in group["info"][0].rollout_image_files[i]]
+        assert [path.read_bytes() for path in files] == [base64.b64decode(image) for image in shown]
         marks = ids[num_prompt:length].count(IMAGE)
         assert marks == tokens_of(shown) == (int(own["image_grid_thw"].prod(-1).sum()) // 4 if own else 0)
         assert not own or len(own["pixel_values"]) == int(own["image_grid_thw"].prod(-1).sum())

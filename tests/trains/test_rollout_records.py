@@ -108,6 +108,18 @@ def test_an_image_is_kept_once_and_named(tmp_path):
     assert (tmp_path / rows.images[0][0]).read_bytes() == b"one"
 
 
+def test_images_of_replies_belong_to_their_rollout(tmp_path):
+    """And stay as long as a shard names them."""
+    names = ImageStore(tmp_path).put([base64.b64encode(content).decode() for content in (b"one", b"two")])
+    shown = trained()
+    shown["info"][0].rollout_image_files = [[], names]
+    for name in names:
+        os.utime(tmp_path / name, (1, 1))
+    row = pandas.read_parquet(records(tmp_path).write(1, 0, [shown])).reply_images
+    assert [list(files) for files in row] == [[], names]
+    assert all((tmp_path / name).stat().st_mtime > 1 for name in names)
+
+
 def test_the_oldest_go_when_the_folder_is_full(tmp_path, monkeypatch):
     monkeypatch.setattr("trains.rollout_records.STEPS_BETWEEN_LOOKS", 1)
     old, young = ImageStore(tmp_path).put([base64.b64encode(bytes([i]) * 50).decode() for i in (1, 2)])

@@ -69,7 +69,10 @@ def _group(rows: list[dict[str, Any]], folder: Path, link: Callable[[Path], str]
         ),
         "rewards": rewards,
         "reference_drawing": _drawing(first["answer_type"], first["answer"][0] if first["answer"] else ""),
-        "rollouts": [_rollout(row) for row in rows],
+        "rollouts": [
+            _rollout(row) | {"reply_images": [link(folder / FOLDER / n) for n in row.get("reply_images") or ()]}
+            for row in rows
+        ],
     }
 
 

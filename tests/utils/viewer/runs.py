@@ -113,6 +113,7 @@ def _rows(record, images, rng, group_size, hostile):
                 "answer_type": kind, "prompt_type": "think", "answer": [answers[kind]], "spec": None,
                 "prompt": "<|im_start|>user\n<|image_pad|> x 16 Which?" + (HOSTILE[2] if hostile else ""),
                 "images": images[place % 2], "image_sizes": [[112, 84]],
+                "reply_images": images[1 - place % 2] if kind == "number" and i == 0 else [],
                 "completion": f"<think>I look. {given}</think><answer>{given}</answer>", "is_reference": False,
                 "reward": reward, "parts": [{"name": "accuracy", "value": reward}, {"name": "format", "value": 1.0}],
                 "status": "ok", "extracted": given, "trace": [f"compared {given[:60]}"], "truncated": False,

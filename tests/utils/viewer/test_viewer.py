@@ -95,6 +95,10 @@ def test_a_page_shows_what_the_shard_holds(site):
             if tag == "img" and not attrs["src"].startswith("data:")
         ]
         assert all((folder / "both" / "digits-seed0" / src).is_file() for src in images)
+        shown = [os.path.relpath(src, "rollouts") for src in images]
+        assert len([name for row in members for name in row["reply_images"]]) == sum(
+            attrs.get("alt", "").endswith("of the tools' replies") for _, attrs in groups[place].tags
+        ), shown
 
 
 def test_boxes_are_drawn_as_shares_of_the_image(site):
