@@ -126,6 +126,8 @@ class CriticConfig:
     freeze_vision_tower: bool = False
     freeze_projector: bool = False
     num_minibatches: int = 1
+    num_epochs: int = 1
+    head_multiplier: float = 1.0
     value_clip: float | None = 0.5
     discount: float = 1.0
     trace: float = 1.0

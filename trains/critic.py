@@ -30,7 +30,7 @@ class VisionCritic(VisionEngine):
         self.options = config
 
     def _make_head(self) -> ValueHead:
-        return ValueHead(self.model)
+        return ValueHead(self.model, self.options.head_multiplier)
 
     @torch.no_grad()
     def compute_values(self, batch: list[Group]) -> list[Tensor]:
@@ -40,9 +40,9 @@ class VisionCritic(VisionEngine):
         return by_group(values.float(), batch)
 
     def update(self, batch: list[Group]) -> dict[str, Any]:
-        """One pass over the batch in `num_minibatches` optimizer steps; what is reported of the critic.
+        """`num_epochs` passes over the batch in `num_minibatches` optimizer steps each; what is reported of the critic.
 
-        `explained_variance` is that of the values before the update.
+        `explained_variance` is that of the values before the update, of a batch that it has not been trained on.
         """
         moments = self.sum_over_ranks(
             sum(explained_moments(g["values"], g["monte_carlo"], g["policy_mask"]) for g in batch).to(
@@ -51,9 +51,10 @@ class VisionCritic(VisionEngine):
         )
         self.train()
         num_skipped = 0
-        for _, minibatch in self.minibatches(batch, TRAINED_KEYS):
-            step = self.train_batch(minibatch, self._loss, self._loss_weight)
-            num_skipped += int(step["update_successful"] == 0.0)
+        for _ in range(self.options.num_epochs):
+            for _, minibatch in self.minibatches(batch, TRAINED_KEYS):
+                step = self.train_batch(minibatch, self._loss, self._loss_weight)
+                num_skipped += int(step["update_successful"] == 0.0)
         self.lr_scheduler_step()
         count = max(float(moments[0]), 1.0)
         return {

@@ -30,7 +30,7 @@ GIGABYTE = 1e9
 
 
 class ImageStore:
-    """Images of prompts and of tools' replies as PNG files named by their content: one that is seen again is written once."""
+    """Images of prompts and of tools' replies as PNG files named by their content, each written once."""
 
     def __init__(self, folder: Path):
         self.folder = folder / IMAGES

@@ -1,13 +1,17 @@
 """The critic on AReaL's engine: the same values in shared rows and one by one, and it learns; energies for otb too."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from areal.utils import stats_tracker
+from torch import nn
 
 from benchmarks import shared_prompts
 from benchmarks.actor_step import Workload, build_actor
 from trains.config import CriticConfig
 from trains.critic import VisionCritic
+from trains.host.value_head import ValueHead
 from utils.value import generalized_advantages
 
 SHAPE = shared_prompts.Shape(prompt=20, image=4, answer=6, group=4, prompts=3)
@@ -77,6 +81,43 @@ def test_the_critic_learns_which_prompts_are_good(engines):
     assert record["return_mean"] == pytest.approx(1.0, abs=0.2)
     after = [p for name, p in critic.model.named_parameters() if "blocks" in name]
     assert all(torch.equal(old, new) for old, new in zip(tower, after, strict=True)), "the tower is frozen"
+
+
+def test_values_are_a_multiple_of_the_heads_output():
+    base = nn.Module()
+    base.config = SimpleNamespace(get_text_config=SimpleNamespace)
+    layers = {"now": nn.Linear(3, 7, bias=False)}
+    base.get_output_embeddings = lambda: layers["now"]
+    base.set_output_embeddings = lambda layer: layers.update(now=layer)
+    ValueHead(base, multiplier=4.0)
+    head, hidden = layers["now"], torch.tensor([[1.0, 2.0, 3.0]])
+    assert head(hidden).tolist() == [[0.0]]
+    head(hidden).backward()
+    assert head.weight.grad.tolist() == [[4.0, 8.0, 12.0]]
+    with torch.no_grad():
+        head.weight.fill_(0.5)
+    assert head(hidden).tolist() == [[12.0]]
+
+
+def test_epochs_are_passes_over_the_same_batch(engines, monkeypatch):
+    """The values that updates are clipped around stay those of before the first pass."""
+    _, critic, batch = engines
+    for group, values in zip(batch, critic.compute_values(batch), strict=True):
+        group["policy_mask"] = torch.roll(group["loss_mask"], -1, -1)
+        group["values"], group["returns"], group["monte_carlo"] = values, values + 1, values + 1
+    seen = []
+    monkeypatch.setattr(
+        critic,
+        "train_batch",
+        lambda minibatch, *_: (
+            seen.append(minibatch["values"].clone())
+            or {"update_successful": 1.0, "grad_norm": 1.0, "lr": 1.0}
+        ),
+    )
+    monkeypatch.setattr(critic.options, "num_epochs", 3)
+    critic.update(batch)
+    assert len(seen) == 3
+    assert all(torch.equal(values, seen[0]) for values in seen)
 
 
 def test_energies_are_those_of_the_model_in_shared_rows_too(engines):

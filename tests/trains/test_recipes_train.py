@@ -64,8 +64,9 @@ def test_ppo_trains_a_policy_and_a_critic_on_two_ranks(overrides, tmp_path):
     """One rollout a prompt; two minibatches of the critic, a frozen tower, and a resume."""
     words = [
         *overrides, "loss.estimator=gae", "gconfig.n_samples=1", "allocation_mode=sglang:d1+fsdp:d2",
-        "critic.num_minibatches=2", "critic.freeze_vision_tower=true", "critic.lr=1e-3", "recover.mode=on",
-        "reward.overlong_buffer_tokens=24", "evaluator.eval_before_train=false", "recover.freq_steps=1",
+        "critic.num_minibatches=2", "critic.num_epochs=2", "critic.freeze_vision_tower=true", "critic.lr=1e-3",
+        "recover.mode=on", "reward.overlong_buffer_tokens=24", "evaluator.eval_before_train=false",
+        "recover.freq_steps=1",
     ]  # fmt: skip
     steps = train("configs/digits_cpu_stage1.yaml", [*words, "total_train_steps=2"], tmp_path)
     for record in steps:

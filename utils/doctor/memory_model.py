@@ -241,15 +241,16 @@ class Step:
     tokens_per_mb: int | None = None  # groups of more are cut into parts that repeat the prompt; None: never
     checkpointing: bool = True
     separate_proximal: bool = False
-    has_critic: bool = False
+    critic_epochs: int = 0  # passes of the critic of PPO over a batch; 0: there is none
 
     @property
     def passes(self) -> int:
         """Forward passes that a token costs: forward and backward (3), recomputation, a proximal pass; with a critic
-        its values and its own update.
+        its values and its own updates.
         """
         update = 3 + int(self.checkpointing)
-        return update + int(self.separate_proximal) + (update + 1) * int(self.has_critic)
+        critic = 1 + update * self.critic_epochs if self.critic_epochs else 0
+        return update + int(self.separate_proximal) + critic
 
     @property
     def rollouts(self) -> int:

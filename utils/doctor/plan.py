@@ -170,7 +170,7 @@ def step_of(
         tokens_per_mb=config.actor.mb_spec.max_tokens_per_mb,
         checkpointing=config.actor.gradient_checkpointing,
         separate_proximal=not is_fused,
-        has_critic=config.loss.estimator == "gae",
+        critic_epochs=config.critic.num_epochs if config.loss.estimator == "gae" else 0,
     )
 
 

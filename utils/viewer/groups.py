@@ -37,7 +37,10 @@ def _group(rows: list[dict[str, Any]], folder: Path, link: Callable[[Path], str]
     lengths = [row["num_tokens"] for row in rows]
     statuses = Counter(row["status"] for row in rows)
     references, _ = boxes_of(first)
-    images = [link(folder / FOLDER / name) for name in first["images"]]
+
+    def addresses(names: Sequence[str]) -> list[str]:
+        return [link(folder / FOLDER / name) for name in names]
+
     return {
         "id": f"g{first['rank']}-{first['group']}",
         "rank": first["rank"],
@@ -49,7 +52,7 @@ def _group(rows: list[dict[str, Any]], folder: Path, link: Callable[[Path], str]
         "prompt_type": first["prompt_type"],
         "answer": first["answer"],
         "prompt": first["prompt"],
-        "images": images,
+        "images": addresses(first["images"]),
         "references": references,
         "reward": mean,
         "variance": sum((reward - mean) ** 2 for reward in rewards) / len(rewards),
@@ -69,14 +72,11 @@ def _group(rows: list[dict[str, Any]], folder: Path, link: Callable[[Path], str]
         ),
         "rewards": rewards,
         "reference_drawing": _drawing(first["answer_type"], first["answer"][0] if first["answer"] else ""),
-        "rollouts": [
-            _rollout(row) | {"reply_images": [link(folder / FOLDER / n) for n in row.get("reply_images") or ()]}
-            for row in rows
-        ],
+        "rollouts": [_rollout(row, addresses(row.get("reply_images") or ())) for row in rows],
     }
 
 
-def _rollout(row: dict[str, Any]) -> dict[str, Any]:
+def _rollout(row: dict[str, Any], reply_images: list[str]) -> dict[str, Any]:
     completion = row["completion"]
     split, _ = answer_region(completion)
     _, predicted = boxes_of(row)
@@ -97,6 +97,7 @@ def _rollout(row: dict[str, Any]) -> dict[str, Any]:
         "version": row["version"],
         "versions": row["versions"],
         "earlier": earlier_turns(row),
+        "reply_images": reply_images,
         "thinking": completion[:split],
         "after": completion[split:],
         "boxes": predicted,

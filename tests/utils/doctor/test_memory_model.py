@@ -162,8 +162,9 @@ def test_flops_of_a_step():
     assert m.step_flops(model, step) == 4 * once
     assert m.step_flops(model, replace(step, separate_proximal=True)) == 5 * once
     assert m.step_flops(model, replace(step, checkpointing=False)) == 3 * once
-    with_critic = replace(step, has_critic=True)  # its values, then forward, backward, recomputation
+    with_critic = replace(step, critic_epochs=1)  # its values, then forward, backward, recomputation
     assert m.step_flops(model, with_critic) == 9 * once
+    assert m.step_flops(model, replace(step, critic_epochs=3)) == 17 * once
     apart = m.forward_flops(model, 1000, 640, 125)  # each of 8 rollouts with its prompt
     assert m.step_flops(model, replace(step, share_prompts=False)) == 4 * apart
     cut = m.forward_flops(
