@@ -123,11 +123,11 @@ class CriticConfig:
 
     path: str | None = None
     lr: float = 1e-5
+    head_lr: float | None = None
     freeze_vision_tower: bool = False
     freeze_projector: bool = False
     num_minibatches: int = 1
     num_epochs: int = 1
-    head_multiplier: float = 1.0
     value_clip: float | None = 0.5
     discount: float = 1.0
     trace: float = 1.0

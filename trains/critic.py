@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from areal.api import FinetuneSpec
 from areal.utils import stats_tracker
 from torch import Tensor
 
 from trains.config import ActorConfig, CriticConfig
 from trains.host.engine import VisionEngine, by_group, concatenated
-from trains.host.value_head import ValueHead
+from trains.host.value_head import ValueHead, head_apart
 from trains.types import Group
 from utils.functional import aggregate_loss, loss_denominator
 from utils.value import clipped_value_loss, explained_moments, explained_variance
@@ -30,7 +31,11 @@ class VisionCritic(VisionEngine):
         self.options = config
 
     def _make_head(self) -> ValueHead:
-        return ValueHead(self.model, self.options.head_multiplier)
+        return ValueHead(self.model)
+
+    def _create_optimizer(self, ft_spec: FinetuneSpec) -> None:
+        with head_apart(self.model, self.options.head_lr or self.options.lr):
+            super()._create_optimizer(ft_spec)
 
     @torch.no_grad()
     def compute_values(self, batch: list[Group]) -> list[Tensor]:

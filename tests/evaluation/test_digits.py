@@ -28,7 +28,7 @@ def run(*command):
 
 
 @pytest.fixture(scope="module")
-def warm(digits_data, tmp_path_factory):
+def warm(tmp_path_factory):
     """A model that reads some of the digits."""
     folder = tmp_path_factory.mktemp("warm") / "model"
     run("trains.demo.warm_start", "--output", folder)
@@ -43,10 +43,14 @@ def rows(digits_data, tmp_path_factory):
     return path
 
 
+@pytest.mark.parametrize("backend", prepare.BACKENDS)
 @pytest.mark.parametrize("mode", prepare.MODES)
-def test_scores_agree_to_the_sample(mode, warm, rows, tmp_path):
+def test_scores_agree_to_the_sample(mode, backend, warm, rows, tmp_path):
     common = ["--model", warm, "--data", rows, "--device", "cpu"]
-    run("utils.evaluate", *common, "--mode", mode, "--output", tmp_path / "lmms", "--max-new-tokens", "48")
+    run(
+        "utils.evaluate", *common, "--mode", mode, "--output", tmp_path / "lmms", "--max-new-tokens", "48",
+        "--backend", backend,
+    )  # fmt: skip
     kind = {"fast": "answer", "thinking": "think"}[mode]
     run(
         "utils.evaluate.offline", *common, "--prompt-type", kind, "--output", tmp_path / "offline",

@@ -1,17 +1,13 @@
 """The critic on AReaL's engine: the same values in shared rows and one by one, and it learns; energies for otb too."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from areal.utils import stats_tracker
-from torch import nn
 
 from benchmarks import shared_prompts
 from benchmarks.actor_step import Workload, build_actor
 from trains.config import CriticConfig
 from trains.critic import VisionCritic
-from trains.host.value_head import ValueHead
 from utils.value import generalized_advantages
 
 SHAPE = shared_prompts.Shape(prompt=20, image=4, answer=6, group=4, prompts=3)
@@ -28,7 +24,9 @@ def engines(tmp_path_factory):
         actor = build_actor(
             checkpoint, Workload(max_tokens_per_mb=70), attn="sdpa", dtype="float32", checkpointing=False
         )
-        config = CriticConfig(path=str(checkpoint), lr=5e-3, freeze_vision_tower=True, value_clip=None)
+        config = CriticConfig(
+            path=str(checkpoint), lr=5e-3, head_lr=1e-2, freeze_vision_tower=True, value_clip=None
+        )
         critic = VisionCritic(config, actor.config, actor.forbidden_token_ids)
         critic.create_process_group()
         from areal.api import FinetuneSpec
@@ -83,20 +81,14 @@ def test_the_critic_learns_which_prompts_are_good(engines):
     assert all(torch.equal(old, new) for old, new in zip(tower, after, strict=True)), "the tower is frozen"
 
 
-def test_values_are_a_multiple_of_the_heads_output():
-    base = nn.Module()
-    base.config = SimpleNamespace(get_text_config=SimpleNamespace)
-    layers = {"now": nn.Linear(3, 7, bias=False)}
-    base.get_output_embeddings = lambda: layers["now"]
-    base.set_output_embeddings = lambda layer: layers.update(now=layer)
-    ValueHead(base, multiplier=4.0)
-    head, hidden = layers["now"], torch.tensor([[1.0, 2.0, 3.0]])
-    assert head(hidden).tolist() == [[0.0]]
-    head(hidden).backward()
-    assert head.weight.grad.tolist() == [[4.0, 8.0, 12.0]]
-    with torch.no_grad():
-        head.weight.fill_(0.5)
-    assert head(hidden).tolist() == [[12.0]]
+def test_the_head_has_a_learning_rate_of_its_own(engines):
+    """And the schedule is common: both rates warm up alike."""
+    _, critic, _ = engines
+    body, head = critic.optimizer.param_groups
+    assert head["params"] == [critic.model.get_output_embeddings().weight]
+    assert len(body["params"]) + 1 == len(list(critic.model.parameters()))
+    assert critic.lr_scheduler.base_lrs == [5e-3, 1e-2]
+    assert head["lr"] == pytest.approx(2 * body["lr"])
 
 
 def test_epochs_are_passes_over_the_same_batch(engines, monkeypatch):
