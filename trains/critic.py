@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from areal.api import FinetuneSpec
 from areal.utils import stats_tracker
 from torch import Tensor
 
 from trains.config import ActorConfig, CriticConfig
-from trains.host.engine import VisionEngine, by_group, concatenated
-from trains.host.value_head import ValueHead, head_apart
+from trains.host.engine import by_group, concatenated
+from trains.host.value_head import ValueEngine
 from trains.types import Group
 from utils.functional import aggregate_loss, loss_denominator
 from utils.value import clipped_value_loss, explained_moments, explained_variance
@@ -20,22 +19,15 @@ TRAINED_KEYS = ("policy_mask", "values", "returns")
 NO_TOKENS = 1e-6  # in place of a denominator of 0, as in trains/actor.py
 
 
-class VisionCritic(VisionEngine):
+class VisionCritic(ValueEngine):
     """AReaL's critic engine on our model, with a value head in place of the output layer.
 
     Prompts are shared as in the actor: `values` come back in the places of log-probabilities.
     """
 
     def __init__(self, config: CriticConfig, actor: ActorConfig, forbidden_token_ids: list[int]):
-        super().__init__(config.engine(actor), forbidden_token_ids)
+        super().__init__(config.engine(actor), forbidden_token_ids, head_lr=config.head_lr or config.lr)
         self.options = config
-
-    def _make_head(self) -> ValueHead:
-        return ValueHead(self.model)
-
-    def _create_optimizer(self, ft_spec: FinetuneSpec) -> None:
-        with head_apart(self.model, self.options.head_lr or self.options.lr):
-            super()._create_optimizer(ft_spec)
 
     @torch.no_grad()
     def compute_values(self, batch: list[Group]) -> list[Tensor]:

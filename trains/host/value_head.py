@@ -1,9 +1,11 @@
 """A model's output layer made into a value head: one number for each hidden state, in place of logits."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Any
 
+from areal.api import FinetuneSpec
 from torch import nn
+
+from trains.host.engine import VisionEngine
 
 
 class ValueHead:
@@ -26,20 +28,29 @@ class ValueHead:
         self.question = None  # as of `ScoringHead`; nobody asks a critic for log-probabilities
 
 
-@contextmanager
-def head_apart(model: nn.Module, lr: float) -> Iterator[None]:
-    """Within the block `model.parameters()` are an optimizer's groups: all others, and the head with its `lr`.
+class ValueEngine(VisionEngine):
+    """AReaL's engine with a value head, which has a learning rate of its own.
 
-    AReaL builds its optimizer from that call, and its schedule from the optimizer's groups.
+    AReaL builds its optimizer from `model.parameters()` and its schedule from the optimizer's groups: here these are
+    all other parameters, then the head.
     """
-    head = list(_base(model).get_output_embeddings().parameters())
-    others = [p for p in model.parameters() if all(p is not own for own in head)]
-    groups = [{"params": others}, {"params": head, "lr": lr}]
-    model.parameters = lambda: groups
-    try:
-        yield
-    finally:
-        del model.parameters
+
+    def __init__(self, *args: Any, head_lr: float):
+        super().__init__(*args)
+        self.head_lr = head_lr
+
+    def _make_head(self) -> ValueHead:
+        return ValueHead(self.model)
+
+    def _create_optimizer(self, ft_spec: FinetuneSpec) -> None:
+        head = list(_base(self.model).get_output_embeddings().parameters())
+        others = [p for p in self.model.parameters() if all(p is not own for own in head)]
+        groups = [{"params": others}, {"params": head, "lr": self.head_lr}]
+        self.model.parameters = lambda: groups
+        try:
+            super()._create_optimizer(ft_spec)
+        finally:
+            del self.model.parameters
 
 
 def _base(model: nn.Module) -> nn.Module:
