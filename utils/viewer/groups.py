@@ -95,7 +95,7 @@ def _rollout(row: dict[str, Any], reply_images: list[str]) -> dict[str, Any]:
         "num_prompt_tokens": row["num_prompt_tokens"],
         "advantage": row["advantage"],
         "version": row["version"],
-        "versions": row["versions"],
+        "versions": list(dict.fromkeys(run["version"] for run in row["versions"] if run["version"] >= 0)),
         "earlier": earlier_turns(row),
         "reply_images": reply_images,
         "thinking": completion[:split],

@@ -14,7 +14,7 @@ from tests.utils.viewer.runs import HOSTILE, make_run
 from utils.viewer import cli
 from utils.viewer.boxes import boxes_of
 from utils.viewer.curves import thinned
-from utils.viewer.groups import earlier_turns, shortened
+from utils.viewer.groups import earlier_turns, groups_of, shortened
 from utils.viewer.pages import MAX_PAGE_BYTES, number, script_json
 from utils.viewer.reading import RunFolder
 from utils.viewer.rendering import html_source, svg_source
@@ -289,3 +289,11 @@ def test_earlier_turns_are_what_stands_before_the_last_one():
     assert earlier_turns({"completion": "7", "tokens": ["7", "<|im_end|>"]}) == ""
     assert earlier_turns({"completion": "", "tokens": tokens}) == ""
     assert earlier_turns({"completion": "7", "tokens": None}) == ""
+
+
+def test_versions_that_drew_an_answer_are_named_once(tmp_path):
+    """A tool's reply stands between turns and was drawn by none."""
+    (row, *_) = make_run(tmp_path / "run", num_steps=1, group_size=1)
+    row["versions"] = [{"version": v, "num_tokens": 1} for v in (3, -1, 3, 4)]
+    (group,) = groups_of([row], tmp_path / "run", str)
+    assert group["rollouts"][0]["versions"] == [3, 4]
