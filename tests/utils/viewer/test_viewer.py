@@ -294,6 +294,7 @@ def test_earlier_turns_are_what_stands_before_the_last_one():
 def test_versions_that_drew_an_answer_are_named_once(tmp_path):
     """A tool's reply stands between turns and was drawn by none."""
     (row, *_) = make_run(tmp_path / "run", num_steps=1, group_size=1)
+    row |= dict.fromkeys(("tokens", "token_ids"))
     row["versions"] = [{"version": v, "num_tokens": 1} for v in (3, -1, 3, 4)]
     (group,) = groups_of([row], tmp_path / "run", str)
     assert group["rollouts"][0]["versions"] == [3, 4]
