@@ -46,12 +46,13 @@ def word_set(text: str) -> frozenset[str]:
 
 def folded_width(text: str) -> str:
     """Full-width letters, digits and punctuation as ASCII, curly quotes and long dashes as plain ones; nothing else."""
-    return text.translate(_WIDTH)
+    return text if _FOLDED.isdisjoint(text) else text.translate(_WIDTH)
 
 
 _WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: " "}
 _WIDTH |= dict.fromkeys(map(ord, "‘’‛ʼ′"), "'") | dict.fromkeys(map(ord, "“”„‟″"), '"')
 _WIDTH |= dict.fromkeys(map(ord, "‐‑‒–—―−"), "-")
+_FOLDED = frozenset(map(chr, _WIDTH))
 
 
 def without_markdown(text: str) -> str:

@@ -10,13 +10,15 @@ _SHORT = 2_000  # characters whose normalisation takes milliseconds at worst
 def normalize(form: Literal["NFC", "NFKC"], text: str) -> str:
     """`unicodedata.normalize` without the marks beyond the thirtieth of a run: sorting long runs is quadratic."""
     if len(text) > _SHORT and not text.isascii():
-        text = "".join(_bounded_runs(text))
+        marks = {char for char in set(text) if unicodedata.combining(char)}
+        if marks:
+            text = "".join(_bounded_runs(text, marks))
     return unicodedata.normalize(form, text)
 
 
-def _bounded_runs(text: str):
+def _bounded_runs(text: str, marks: set[str]):
     run = 0
     for char in text:
-        run = run + 1 if char > "\u02ff" and unicodedata.combining(char) else 0
+        run = run + 1 if char in marks else 0
         if run <= MAX_MARKS:
             yield char
