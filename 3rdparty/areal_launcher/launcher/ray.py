@@ -7,7 +7,6 @@ node died; 2 for a wrong configuration or a cluster that lacks what it wants; 13
 from __future__ import annotations
 
 import logging
-import os
 import sys
 
 from areal.launcher import cluster, preflight, trial_lock
@@ -42,18 +41,16 @@ def main(argv: list[str] | None = None) -> int:
     )
     areal_ray.wait_llm_server_addrs = cluster.wait_for_servers(lambda: launcher)
     areal_ray.get_placement_group_master_ip_and_port = ray_jobs.master_address
-    try:
-        with trial_lock.held(preflight.trial_folder(config)):
-            status = cluster.supervise(lambda: areal_ray.ray_main(config), lambda: launcher)
-    except trial_lock.TrialInUseError as error:
-        print(f"[launcher] {error}", file=sys.stderr)
-        status = 2
-    finally:
-        areal_ray.RAY_LAUNCHER = None
-    if launcher.is_cluster_lost:
-        sys.stdout.flush()
-        os._exit(status)  # Ray's shutdown would wait for the head
-    ray.shutdown()
+    with ray_jobs.watched_head(launcher):
+        try:
+            with trial_lock.held(preflight.trial_folder(config)):
+                status = cluster.supervise(lambda: areal_ray.ray_main(config), lambda: launcher)
+        except trial_lock.TrialInUseError as error:
+            print(f"[launcher] {error}", file=sys.stderr)
+            status = 2
+        finally:
+            areal_ray.RAY_LAUNCHER = None
+        ray.shutdown()
     return status
 
 

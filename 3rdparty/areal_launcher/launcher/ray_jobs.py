@@ -11,7 +11,10 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ import ray
 import ray.exceptions
 from areal.infra.launcher import ray as areal_ray
 from areal.infra.platforms import is_npu_available
-from areal.infra.utils.launcher import JobState
+from areal.infra.utils.launcher import JobException, JobState
 from areal.launcher import cluster
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -77,9 +80,6 @@ class SupervisedRayLauncher(cluster.ClusterJobs, areal_ray.RayLauncher):
     def __init__(self, experiment_name: str, trial_name: str, fileroot: str):
         super().__init__(experiment_name, trial_name, fileroot)
         self._wait_seconds = float(os.environ.get("AREAL_LAUNCHER_WAIT_SECONDS", FIRST_WAIT_SECONDS))
-        self._head = ray.get_runtime_context().gcs_address if ray.is_initialized() else ""
-        self._head_asked, self._head_silent = 0.0, 0
-        self.is_cluster_lost = False
         self.open_folders()
 
     def submit(  # noqa: PLR0917 -- AReaL's signature
@@ -163,7 +163,6 @@ class SupervisedRayLauncher(cluster.ClusterJobs, areal_ray.RayLauncher):
         """Raise `JobException` when a job has failed; a trainer that ended with status 0 is no failure."""
         for name, job in self.jobs.items():
             self.announce(name, job.state, job.log)
-        self._check_head()
         running = {job.future: name for name, job in self.jobs.items() if not job.is_done}
         done, _ = ray.wait(list(running), num_returns=len(running), timeout=0) if running else ([], [])
         for future in done:
@@ -188,18 +187,6 @@ class SupervisedRayLauncher(cluster.ClusterJobs, areal_ray.RayLauncher):
                 continue
             self.fail(name, how, job.log, result["status"])
 
-    def _check_head(self) -> None:
-        """Ray itself would wait for a dead head for a minute, and then end this process without a word."""
-        if time.monotonic() - self._head_asked < HEAD_SECONDS:
-            return
-        self._head_asked = time.monotonic()
-        self._head_silent = 0 if answers(self._head) else self._head_silent + 1
-        if self._head_silent >= HEAD_SILENCES:
-            self.is_cluster_lost = True
-            name, job = next(iter(self.jobs.items()))
-            how = f"was lost with the cluster: its head {self._head} does not answer; {REPEAT}"
-            self.fail(name, how, job.log, 1, JobState.CANCELLED)
-
     def wait(self, check_status=(), remove_status=()):
         """Block until every trainer has ended with status 0. Raises JobException when a job fails before that."""
         del check_status, remove_status  # AReaL takes a finished trainer for a reason to start again
@@ -214,8 +201,6 @@ class SupervisedRayLauncher(cluster.ClusterJobs, areal_ray.RayLauncher):
     def stop_all(self, force: bool = False, pattern: str | None = None):
         """End every job, wait until it has ended, and give its place back; AReaL's `pattern` parts have one end."""
         del force, pattern
-        if self.is_cluster_lost:
-            return  # nobody is there to be told; jobs end with their raylets
         futures = [job.future for job in self.jobs.values()]
         for force_it in (False, True):
             for future in futures:
@@ -240,6 +225,36 @@ def answers(address: str) -> bool:
     except OSError:
         return False
     return True
+
+
+@contextmanager
+def watched_head(launcher: SupervisedRayLauncher) -> Iterator[None]:
+    """Within, this process ends with a message and status 1 when the cluster's head has died.
+
+    Whatever asks a dead head waits for a minute, and then Ray ends the process without a word; so a thread of its own
+    watches. Nobody is there to be told to stop: jobs end with their raylets.
+    """
+    is_over = threading.Event()
+    head = ray.get_runtime_context().gcs_address
+
+    def watch() -> None:
+        silent = 0
+        while silent < HEAD_SILENCES:
+            if is_over.wait(HEAD_SECONDS):
+                return
+            silent = 0 if answers(head) else silent + 1
+        name, job = next(iter(launcher.jobs.items()), ("launcher", None))
+        how = f"was lost with the cluster: its head {head} does not answer; {REPEAT}"
+        with suppress(JobException):
+            launcher.fail(name, how, job.log if job else launcher.folder / "launcher.log", 1)
+        sys.stdout.flush()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="watch of Ray's head", daemon=True).start()
+    try:
+        yield
+    finally:
+        is_over.set()
 
 
 def own_node_lives() -> bool:
