@@ -4,6 +4,7 @@
     python -m benchmarks.learning ablations                # one change at a time, 30 steps, 3 seeds
     python -m benchmarks.learning choose --rate 2.5e-5 --rate 4e-5
     python -m benchmarks.learning report                   # from what has finished
+    python -m benchmarks.learning report --results benchmarks/learning/results    # from the runs in the repository
 
 A control is the same run with `loss.shuffle_rewards`: it learns from the same rewards, dealt out at random within each
 batch. Every run that has finished is kept below `--output` and not started again, so a benchmark that was cut off goes
@@ -36,14 +37,14 @@ def main(argv: list[str] | None = None) -> int:
         wanted = [trial for trial in wanted if trial.seed in arguments.seed]
     for number, trial in enumerate(wanted, 1):
         try:
-            result = run(trial, arguments.output.resolve())
+            result = run(trial, arguments.output.resolve(), arguments.results.resolve())
         except (RuntimeError, ValueError) as error:
             print(f"learning: {error}", file=sys.stderr)
             return 1
         first, last = (result["evaluations"][i]["accuracy"]["overall"] for i in (0, -1))
         what = f"{number}/{len(wanted)} {trial.stage} {trial.name}"
         print(f"{what}: {first:.1%} -> {last:.1%} ({result['minutes']:.1f} min)", flush=True)
-    results = [json.loads(path.read_text()) for path in sorted((arguments.output / "results").glob("*.json"))]
+    results = [json.loads(path.read_text()) for path in sorted(arguments.results.glob("*.json"))]
     report = summarise(results, sys.argv[1:] if argv is None else argv)
     reports.write(report, arguments.json)
     reports.draw([result for result in results if result["group"] == "headline"], arguments.figure)
@@ -77,6 +78,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, default=Path("runs/learning"), help="runs (default: %(default)s)"
     )
+    parser.add_argument(
+        "--results", type=Path, help="of finished runs, one file each (default: results in --output)"
+    )
     parser.add_argument("--seed", type=int, action="append", help="these alone; may be repeated")
     parser.add_argument(
         "--rate", action="append", default=[], help="learning rate of `choose`; may be repeated"
@@ -86,6 +90,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.what == "choose" and not arguments.rate:
         parser.error("choose needs at least one --rate")
+    arguments.results = arguments.results or arguments.output / "results"
     return arguments
 
 

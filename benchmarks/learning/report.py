@@ -67,6 +67,7 @@ def _part(results: Sequence[dict[str, Any]], found: Estimate, source: str = "ove
                 "mean_gap": round(r["mean_gap"], 2),
                 "parity_max": r["parity_max"],
                 "commit": r["commit"],
+                "machine": r["machine"],
             }
             for r in sorted(results, key=lambda r: r["seed"])
         ],

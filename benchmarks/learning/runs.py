@@ -17,18 +17,18 @@ from benchmarks.learning.trials import NUM_HELDOUT, STAGE1, Trial
 EVALUATE_EVERY = 20  # steps
 
 
-def run(trial: Trial, root: Path) -> dict[str, Any]:
-    """The result of a trial below `root`: its own from earlier, or that of a run started now.
+def run(trial: Trial, root: Path, results: Path) -> dict[str, Any]:
+    """The result of a trial: its own in `results` from earlier, or that of a run started now below `root`.
 
     Raises RuntimeError with the log's place where the run fails, ValueError where an earlier result of the same name
     came from other settings.
     """
-    result_file = root / "results" / f"{trial.stage}-{trial.name}.json"
+    result_file = results / f"{trial.stage}-{trial.name}.json"
     settings = {"config": trial.config, "overrides": list(trial.overrides), "split": trial.split}
     if result_file.exists():
         result = json.loads(result_file.read_text())
         if result["settings"] != settings:
-            raise ValueError(f"{result_file} came from other settings; remove it or name another --output")
+            raise ValueError(f"{result_file} came from other settings; remove it or name other --results")
         return result
     prepare(trial.seed, root)
     command = launch_command(trial, root)
@@ -47,6 +47,7 @@ def run(trial: Trial, root: Path) -> dict[str, Any]:
         "seed": trial.seed,
         "command": " ".join(command[1:]),
         "commit": commit(),
+        "machine": machine(),
         "minutes": round((time.monotonic() - started) / 60, 2),
         **read(folder),
     }

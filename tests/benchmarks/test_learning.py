@@ -25,7 +25,8 @@ def result(seed, gained, variant="plain", config=trials.STAGE1, before=0.5):
     ]
     return {
         "settings": {"config": config}, "group": "headline", "variant": variant, "seed": seed, "minutes": 2.0,
-        "commit": "abc", "mean_gap": 1.0, "parity_max": 1e-6, "step_seconds": 1.0, "evaluations": evaluations,
+        "commit": "abc", "machine": {"cores": 2}, "mean_gap": 1.0, "parity_max": 1e-6, "step_seconds": 1.0,
+        "evaluations": evaluations,
     }  # fmt: skip
 
 
@@ -119,7 +120,7 @@ def test_results_of_other_settings_are_refused(tmp_path):
     path.parent.mkdir()
     path.write_text(json.dumps({"settings": {"config": "other"}}))
     with pytest.raises(ValueError, match="other settings"):
-        runs.run(trial, tmp_path)
+        runs.run(trial, tmp_path, path.parent)
 
 
 def test_a_run_is_read_from_its_records(tmp_path):
