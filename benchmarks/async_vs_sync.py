@@ -2,10 +2,11 @@
 
     python -m benchmarks.async_vs_sync --steps 30 --output runs/async_vs_sync
 
-Runs `digits_cpu_stage1` from the warm-started checkpoint with eta = 0 and with eta = 4, in turn and repeatedly, so that
-both see the same drift of the machine. Then measures the server alone and the client alone, and
+Runs `digits_cpu_stage1` from the warm-started checkpoint with eta = 0, with eta = 4 as shipped (rollouts are submitted
+just in time) and with eta = 4 and a buffer that is kept full (`buffer.freshness=off`), in turn and repeatedly, so that
+all see the same drift of the machine. Then measures the server alone and the client alone, and
 writes `measured.json`, which `benchmarks.pipeline_simulation` reads: its prediction must come within 15 % of the
-measured step times. Evaluation is off: it is the same in both modes.
+measured step times. Evaluation is off: it is the same in all modes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ from trains.config import load
 
 CONFIG = "configs/digits_cpu_stage1.yaml"
 SKIPPED = 5  # first steps: start-up, and the ring buffer still filling
-ETAS = (0, 4)  # synchronous, asynchronous
+ETA = 4
+MODES = {
+    "synchronous": ("rollout.max_head_offpolicyness=0",),
+    "asynchronous": (f"rollout.max_head_offpolicyness={ETA}",),
+    "asynchronous, buffer full": (f"rollout.max_head_offpolicyness={ETA}", "buffer.freshness=off"),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,33 +42,40 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint", default="pretrained/tiny-llavaov15")
     parser.add_argument("--output", type=Path, default=Path("runs/async_vs_sync"))
     arguments = parser.parse_args(argv)
-    records: dict[int, list[dict]] = {eta: [] for eta in ETAS}
+    records: dict[str, list[dict]] = {mode: [] for mode in MODES}
     for round_index in range(arguments.rounds):
-        for eta in records:
-            records[eta] += train(eta, round_index, arguments)
+        for mode in records:
+            records[mode] += train(mode, round_index, arguments)
     config = load(["--config", CONFIG, f"actor.path={arguments.checkpoint}"])
     server = measure_server(arguments.checkpoint, config, arguments.output)
     client_seconds = measure_client(arguments.checkpoint, config)
-    parameters = pipeline_parameters(*records.values(), server, client_seconds, config)
+    synchronous, asynchronous, full = records.values()
+    parameters = pipeline_parameters(synchronous, asynchronous, server, client_seconds, config)
     (arguments.output / "measured.json").write_text(json.dumps(parameters, indent=2) + "\n")
-    for eta, part in records.items():
+    for mode, part in records.items():
         phases = {
             name: statistics.median(record["seconds"][name] for record in part)
             for name in ("rollout", "proximal", "update", "exchange")
         }
         shown = ", ".join(f"{name} {seconds:.2f}" for name, seconds in phases.items())
-        print(f"eta = {eta}: median step {median_step(part):.2f} s over {len(part)} steps ({shown})")
-    print(f"asynchronous over synchronous: {median_step(records[0]) / median_step(records[4]):.2f}x")
+        print(
+            f"{mode}: {mean_step(part):.3f} s a step in the mean of {len(part)}, median {median_step(part):.3f} "
+            f"({shown}), mean gap {mean_gap(part):.2f}"
+        )
+    print(f"asynchronous over synchronous: {mean_step(synchronous) / mean_step(asynchronous):.2f}x")
+    print(
+        f"just in time over a full buffer: {mean_step(full) / mean_step(asynchronous):.1%} of its throughput"
+    )
     print(f"parameters of the pipeline model: {arguments.output}/measured.json")
     return 0
 
 
-def train(eta: int, round_index: int, arguments: argparse.Namespace) -> list[dict]:
+def train(mode: str, round_index: int, arguments: argparse.Namespace) -> list[dict]:
     """One run of the demo's job; its step records without the first ones."""
-    trial = f"eta{eta}-round{round_index}"
+    trial = f"{'-'.join(mode.replace(',', '').split())}-round{round_index}"
     command = [
         sys.executable, "-W", "ignore", "-m", "areal.launcher.local", "trains/grpo.py", "--config", CONFIG,
-        f"actor.path={arguments.checkpoint}", f"rollout.max_head_offpolicyness={eta}", f"trial_name={trial}",
+        f"actor.path={arguments.checkpoint}", *MODES[mode], f"trial_name={trial}",
         f"cluster.fileroot={arguments.output}", f"cluster.name_resolve.nfs_record_root={arguments.output}/names",
         f"total_train_steps={arguments.steps}", "valid_dataset=null", "evaluator.eval_before_train=false",
         "stats_logger.wandb.mode=disabled",
@@ -106,7 +119,7 @@ def pipeline_parameters(
             "num_trainers": 1,
             "groups_per_step": config.train_dataset.batch_size,
             "group_size": config.gconfig.n_samples,
-            "eta": ETAS[-1],
+            "eta": ETA,
             **server,
             "client_seconds": client_seconds,
             "median_tokens": statistics.median(server["measured_tokens"]),
@@ -131,6 +144,18 @@ def pipeline_parameters(
 def median_step(records: list[dict]) -> float:
     """Seconds of the middle step."""
     return statistics.median(record["seconds"]["total"] for record in records)
+
+
+def mean_step(records: list[dict]) -> float:
+    """Seconds of all steps over their number: what throughput is made of."""
+    return statistics.fmean(record["seconds"]["total"] for record in records)
+
+
+def mean_gap(records: list[dict]) -> float:
+    """Weight versions between a token's sampling and its training, over all tokens."""
+    histograms = [record["gap_histogram"] for record in records]
+    tokens = sum(sum(histogram.values()) for histogram in histograms)
+    return sum(int(gap) * count for histogram in histograms for gap, count in histogram.items()) / tokens
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
     python -m benchmarks.rollout_sharing --output runs/rollout_sharing.json
 
 Groups of G requests with one image each, short answers, one CPU server, SGLang's scheduling as AReaL sets it (longest
-prefix first). `apart`: each request carries its image, features are not kept, and attention is SGLang's own. `shared`:
-as training asks now, by a path, with features kept, attention for new tokens alone and decoding in batches. Both in
-turn and repeatedly on one machine; processor time is that of all processes of the server. Each prompt comes once. What
-the sharing of patches between the server's processes is worth is not in it: both have that.
+prefix first). `apart`: each request carries its image and its patches travel to the scheduler with it, features are
+not kept, and attention is SGLang's own, as it was before groups shared anything. `shared`: as training asks now, by a
+path, with patches in memory that the processes share, features kept, attention for new tokens alone and decoding in
+batches. Both in turn and repeatedly on one machine; processor time is that of all processes of the server. Each prompt
+comes once.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ STAGES = ("llavaov15-8b_stage1_grpo", "llavaov15-8b_stage2_grpo")
 CONFIG = ["trains/grpo.py", "--config", f"configs/{STAGES[0]}.yaml"]
 
 
-@pytest.mark.slow
+@pytest.mark.long  # `make rehearse` walks these files, too
 @pytest.mark.timeout(900)
 def test_8b_stage_1_then_stage_2_from_its_manifest(tmp_path, capfd):
     """bfloat16, the direct exchange, every answer type of the published layout, a resume and an export in both."""
