@@ -81,7 +81,8 @@ def test_the_exit_status_and_the_log(launcher, capsys):
     submit(launcher, "trainer", "print('the reason')\nraise SystemExit(7)\n")
     assert waited(launcher) == "FAILED"
     assert launcher.status == 7
-    error = capsys.readouterr().err
+    output, error = capsys.readouterr()
+    assert "started trainer:0 on 127.0.0." in output
     assert "trainer:0 exited with status 7; its log: " in error
     assert "the reason" in Path(error.split("its log: ")[1].splitlines()[0]).read_text()
 

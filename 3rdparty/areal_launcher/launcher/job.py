@@ -157,7 +157,7 @@ def run(
         )
         report(description, {"state": "running", "pid": child.pid})
         try:
-            return _watch(child, stopped)
+            return {**_watch(child, stopped), "pid": child.pid}
         finally:
             end_descendants()
 

@@ -161,10 +161,10 @@ class SupervisedRayLauncher(cluster.ClusterJobs, areal_ray.RayLauncher):
 
     def check_alive(self) -> None:
         """Raise `JobException` when a job has failed; a trainer that ended with status 0 is no failure."""
-        for name, job in self.jobs.items():
-            self.announce(name, job.state, job.log)
         running = {job.future: name for name, job in self.jobs.items() if not job.is_done}
         done, _ = ray.wait(list(running), num_returns=len(running), timeout=0) if running else ([], [])
+        for name, job in self.jobs.items():  # afterwards: of a short job its end is seen first
+            self.announce(name, job.state, job.log)
         for future in done:
             name = running[future]
             job = self.jobs[name]

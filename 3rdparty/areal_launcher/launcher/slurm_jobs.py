@@ -147,14 +147,16 @@ class SupervisedSlurmLauncher(cluster.ClusterJobs, areal_slurm.SlurmLauncher):
 
     def check_alive(self) -> None:
         """Raise `JobException` when a job has failed; a trainer that ended with status 0 is no failure."""
-        for job in self.submitted.values():
+        is_due = time.monotonic() - self._asked >= ASK_SECONDS
+        if is_due:
+            self._asked = time.monotonic()
+            self._look()
+        for job in self.submitted.values():  # afterwards: of a short job its end is seen first
             for index in range(job.count):
                 name = f"{job.name}:{index}"
                 self.announce(name, self.job_folder / f"{job.name}.{index}.json", job.log)
-        if time.monotonic() - self._asked < ASK_SECONDS:
+        if not is_due:
             return
-        self._asked = time.monotonic()
-        self._look()
         for job_id, job in self.submitted.items():
             name = f"{job.name} (Slurm job {job_id}{', ' + job.nodes if job.nodes else ''})"
             if job.state in WAITING:
