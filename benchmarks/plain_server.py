@@ -9,7 +9,7 @@ import sglang_cpu.tuning
 from llavaonevision1_5 import patch_memory
 
 # before the next import, which makes the changes
-sglang_cpu.tuning.attend_to_new_tokens_alone = sglang_cpu.tuning.decode_in_batches = lambda: None
+sglang_cpu.tuning.share_attention = lambda: None
 
 from sglang_cpu import launch_server  # noqa: E402
 

@@ -10,11 +10,9 @@ import time
 
 import psutil
 import pytest
-import torch
 
 import sglang_cpu
 from llavaonevision1_5 import sglang_environment
-from sglang_cpu import tuning
 from sglang_cpu.process import running_server
 
 
@@ -267,59 +265,3 @@ def test_a_server_killed_during_its_start_leaves_no_process(checkpoint, tmp_path
     for process in alive:
         process.kill()
     assert not alive
-
-
-def test_attention_of_new_tokens_equals_attention_of_all():
-    """Two requests in a paged cache, one of them with most of its tokens already in there."""
-    generator = torch.Generator().manual_seed(0)
-    lengths, news, heads, kv_heads, size = [7, 12], [7, 3], 4, 2, 8
-    k_cache, v_cache = (torch.randn(40, kv_heads, size, generator=generator) for _ in range(2))
-    places = torch.randperm(40, generator=generator)[:24].reshape(2, 12)
-    whole = [torch.randn(length, heads, size, generator=generator) for length in lengths]
-    query = torch.cat([part[-new:] for part, new in zip(whole, news, strict=True)])
-    arguments = (k_cache, v_cache, places, torch.tensor([0, 1]), torch.tensor(lengths))
-    prefix, new = torch.tensor([0, 9]), torch.tensor(news)
-    output = tuning._extend(
-        None, query, torch.empty_like(query), *arguments, prefix, new, enable_gqa=True, causal=True
-    )
-    expected = []
-    for request, (part, count) in enumerate(zip(whole, news, strict=True)):
-        keys, values = (
-            cache[places[request, : len(part)]].repeat_interleave(heads // kv_heads, 1)
-            for cache in (k_cache, v_cache)
-        )
-        scores = torch.einsum("qhd,khd->hqk", part, keys) / size**0.5
-        seen = torch.ones(len(part), len(part), dtype=torch.bool).tril()
-        weights = scores.masked_fill(~seen, float("-inf")).softmax(-1)
-        expected.append(torch.einsum("hqk,khd->qhd", weights, values)[-count:])
-    torch.testing.assert_close(output, torch.cat(expected))
-
-
-def test_decoding_in_batches_equals_one_by_one(monkeypatch):
-    """Requests of unequal length, more than one call holds."""
-    monkeypatch.setattr(tuning, "DECODE_PLACES", 20)
-    generator = torch.Generator().manual_seed(1)
-    lengths, heads, kv_heads, size = [3, 9, 1, 6], 4, 2, 8
-    k_cache, v_cache = (torch.randn(40, kv_heads, size, generator=generator) for _ in range(2))
-    k_cache[0] = v_cache[0] = 1e30  # SGLang's place for padding belongs to no request
-    places = torch.randint(1, 40, (6, 12), generator=generator)
-    requests = torch.tensor([4, 0, 2, 5])
-    query = torch.randn(4, heads, size, generator=generator)
-    output = tuning._decode(
-        None,
-        query,
-        torch.empty_like(query),
-        k_cache,
-        v_cache,
-        places,
-        requests,
-        torch.tensor(lengths),
-        enable_gqa=True,
-    )
-    for row, length in enumerate(lengths):
-        keys, values = (
-            cache[places[requests[row], :length]].repeat_interleave(heads // kv_heads, 1)
-            for cache in (k_cache, v_cache)
-        )
-        weights = (torch.einsum("hd,khd->hk", query[row], keys) / size**0.5).softmax(-1)
-        torch.testing.assert_close(output[row], torch.einsum("hk,khd->hd", weights, values))
