@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from reward import RewardOutput
 from trains.actor import VisionActor
 from trains.config import Config
-from trains.gate import Missing, problems
+from trains.file_gate import Missing
+from trains.gate import problems
 from trains.types import GroupInfo
 from utils.entropy_control import EntropyCoefficient
 

@@ -15,7 +15,8 @@ import torch
 
 from trains.advantages import write_advantages
 from trains.config import ActorConfig, CriticConfig, GroundTruthConfig, LossConfig
-from trains.host.engine import VisionEngine, by_group
+from trains.host.batches import by_group
+from trains.host.engine import VisionEngine
 from trains.loss_record import Objective, record
 from trains.types import Group
 from utils.behavior import off_policy_responses

@@ -27,7 +27,8 @@ from dataset.prompts import DEFAULT_PROMPTS, PromptConfig
 from reward.settings import RewardSettings, make_settings
 from reward.trajectory import TrajectoryWeights
 from trains.arguments import read
-from trains.gate import Missing, problems, remarks
+from trains.file_gate import Missing
+from trains.gate import problems, remarks
 from trains.host import allocation
 from trains.host.allocation import Allocation
 from utils.masking import masked

@@ -9,7 +9,7 @@ from areal.utils import stats_tracker
 from torch import Tensor
 
 from trains.config import ActorConfig, CriticConfig
-from trains.host.engine import by_group, concatenated
+from trains.host.batches import by_group, concatenated
 from trains.host.value_head import ValueEngine
 from trains.types import Group
 from utils.functional import aggregate_loss, loss_denominator

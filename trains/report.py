@@ -22,7 +22,7 @@ from trains.setup import Run, run_directory
 from trains.trial import continue_from
 from trains.types import Group
 from utils import records
-from utils.advice import Watch
+from utils.advice import Adviser
 from utils.files import replacing
 from utils.masking import masked_arguments
 from utils.rollout_files import FOLDER
@@ -66,7 +66,7 @@ class Report:
         self.generated = 0
         self.held_out: dict[str, Any] | None = None
         self.rollout_records = self._open_records()
-        self.watch, self.advised = Watch(self._settings()), {}
+        self.adviser, self.advised = Adviser(self._settings()), {}
         self.started = self.step_started = time.perf_counter()
         if self.is_writer:
             self._write_manifest(finished=False)
@@ -148,7 +148,7 @@ class Report:
         if not self.is_writer:
             return
         self._append("evaluations.jsonl", {"step": step, **result})
-        self.watch.evaluation(result)
+        self.adviser.evaluation(result)
         types = ", ".join(f"{name} {value['accuracy']:.3f}" for name, value in result["answer_type"].items())
         overall = result["overall"]
         self.say(
@@ -211,7 +211,7 @@ class Report:
 
     def _advise(self, record: dict[str, Any]) -> None:
         """Say what can be said of the run, once when it appears and again when it comes back."""
-        found = {item.name: item for item in self.watch.step(record)}
+        found = {item.name: item for item in self.adviser.step(record)}
         for name, item in found.items():
             if name not in self.advised or record["step"] - self.advised[name] > STEPS_TO_REPEAT:
                 self.say(f"advice after step {record['step']}, {item}")
@@ -244,7 +244,7 @@ class Report:
     def _look_back(self) -> None:
         """Show the watch what a resumed run has recorded."""
         for record in records.read(self.directory / "metrics.jsonl"):
-            self.advised |= {item.name: record["step"] for item in self.watch.step(record)}
+            self.advised |= {item.name: record["step"] for item in self.adviser.step(record)}
 
 
 def _example(group: Group) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from sglang_cpu.process import running_server
 from tests.model.conftest import make_image
 from tests.trains.host.test_own_images import shared
 from trains.agent import AgentWorkflow
-from trains.host.engine import concatenated
+from trains.host.batches import concatenated
 from trains.image_files import ImageFiles
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]

@@ -21,7 +21,7 @@ from reward.pool import RewardPool
 from reward.trajectory import TrajectoryWeights
 from trains.agent import AgentWorkflow
 from trains.buffer import oldest_version
-from trains.host.engine import OWN, PIXELS, concatenated
+from trains.host.batches import OWN, PIXELS, concatenated
 from trains.rollout_records import ImageStore
 
 END, IMAGE = 258, 261

@@ -12,7 +12,7 @@ from reward import RewardOutput
 from reward.counters import RewardCounters
 from trains.advantages import previous
 from trains.guards import DivergedError, ParityError, SkipCounter, check_parity
-from trains.host.engine import PIXELS, model_inputs
+from trains.host.batches import PIXELS, model_inputs
 from trains.metrics import _facts, _means, _signs_of_hacking, flat, update_metrics
 from trains.parity import difference, probe
 from trains.types import GroupInfo

@@ -14,7 +14,8 @@ from areal.launcher import preflight
 from omegaconf import OmegaConf
 
 from trains.config import Config, validate
-from trains.gate import Missing, problems, remarks
+from trains.file_gate import Missing
+from trains.gate import problems, remarks
 from trains.limits import CHOICES, NUMBERS
 from utils.doctor import machine
 from utils.doctor import report as doctor

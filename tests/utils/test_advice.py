@@ -5,7 +5,8 @@ import random
 import pytest
 
 from tests.utils.viewer.runs import healthy_record
-from utils.advice import RULES, advise
+from utils.advice import advise
+from utils.advice_rules import RULES
 
 SICK_FROM = 11
 CUDA = {"device": "cuda", "parity_limit": 1e-3}

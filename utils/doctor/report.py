@@ -58,7 +58,8 @@ def examine(
     diagnosis = Diagnosis()
     from trains.arguments import read
     from trains.config import Config
-    from trains.gate import Missing, problems, remarks
+    from trains.file_gate import Missing
+    from trains.gate import problems, remarks
 
     try:
         config, _ = read(argv, Config)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.advice import RULES, advise
+from utils.advice import advise
+from utils.advice_rules import RULES
 from utils.viewer import curves, pages
 from utils.viewer.groups import by_sample, groups_of
 from utils.viewer.reading import RunFolder

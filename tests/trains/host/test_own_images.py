@@ -7,7 +7,7 @@ import torch
 from areal.api.cli_args import MicroBatchSpec
 
 from llavaonevision1_5 import tiny
-from trains.host.engine import concatenated
+from trains.host.batches import concatenated
 from trains.host.head import Question, ScoringHead
 from trains.host.shared_batches import (
     GRIDS,

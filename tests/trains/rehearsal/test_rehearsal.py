@@ -17,6 +17,7 @@ from reward import score
 from trains import gate
 from trains.arguments import read
 from trains.config import Config
+from trains.file_gate import Missing
 from trains.host.rollout import RecordingBackend
 from trains.rehearsal import all as every
 from trains.rehearsal import model, tiny_qwen
@@ -67,7 +68,7 @@ def test_a_shipped_file_reaches_its_first_batch(name, shipped, built_in, tmp_pat
     argv = every.arguments_for(name, shipped)
     config, _, small = rehearsed(argv, built_in, tmp_path)
     problems = gate.problems(config)
-    assert all(isinstance(text, gate.Missing) and text.startswith("actor.path") for text in problems)
+    assert all(isinstance(text, Missing) and text.startswith("actor.path") for text in problems)
     assert gate.problems(small) == []
     kept = ("loss", "prompts", "buffer", "reward")
     assert all(getattr(small, key) == getattr(config, key) for key in kept)

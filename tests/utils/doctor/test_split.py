@@ -10,6 +10,7 @@ from tests.utils.doctor.machines import ROOT, node
 from trains import gate
 from trains.arguments import read
 from trains.config import Config
+from trains.file_gate import Missing
 from trains.metrics import _histogram
 from utils.doctor import lengths as length_files
 from utils.doctor import report as doctor
@@ -208,7 +209,7 @@ def test_a_split_changes_nothing_else(path):
     config, _ = read(["--config", str(path)], Config)
     base = next(p for p in ROOT.glob("configs/*.yaml") if f"../{p.stem}@" in path.read_text())
     usual, _ = read(["--config", str(base)], Config)
-    assert all(isinstance(text, gate.Missing) for text in gate.problems(config))
+    assert all(isinstance(text, Missing) for text in gate.problems(config))
     assert config.experiment_name == usual.experiment_name, "the next stage finds it"
     changed = {
         key for key in vars(config) if key != "allocation" and getattr(config, key) != getattr(usual, key)
