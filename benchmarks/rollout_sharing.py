@@ -6,8 +6,9 @@ Groups of G requests with one image each, short answers, one CPU server, SGLang'
 prefix first). `apart`: each request carries its image and its patches travel to the scheduler with it, features are
 not kept, and attention is SGLang's own, as it was before groups shared anything. `shared`: as training asks now, by a
 path, with patches in memory that the processes share, features kept, attention for new tokens alone and decoding in
-batches. Both in turn and repeatedly on one machine; processor time is that of all processes of the server. Each prompt
-comes once.
+batches, and one token of the prompt before the group's requests. Both in turn and repeatedly on one machine, each on a
+server that has answered as many other prompts before; processor time is that of all processes of the server. Each
+prompt comes once.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def measure(
     ) as url:
         server = psutil.Process().children(recursive=True)
         files = ImageFiles(folder / "images") if mode == "shared" else None
-        asyncio.run(roll_out(url, make_prompts(checkpoint, side, 1, 1000 + seed), files))  # warms up
+        asyncio.run(roll_out(url, make_prompts(checkpoint, side, PROMPTS, 1000 + seed), files))  # warms up
         prompts = make_prompts(checkpoint, side, PROMPTS, seed)
         used, start = processor_seconds(server), time.perf_counter()
         asyncio.run(roll_out(url, prompts, files))
@@ -133,8 +134,8 @@ async def roll_out(url: str, prompts: list[EncodedPrompt], files: ImageFiles | N
     limits = aiohttp.ClientTimeout(total=600)
     async with aiohttp.ClientSession(timeout=limits, connector=aiohttp.TCPConnector(limit=0)) as session:
 
-        async def generate(prompt: EncodedPrompt) -> None:
-            sampling = {"temperature": 1.0, "max_new_tokens": ANSWER_TOKENS, "ignore_eos": True}
+        async def generate(prompt: EncodedPrompt, num_tokens: int = ANSWER_TOKENS) -> None:
+            sampling = {"temperature": 1.0, "max_new_tokens": num_tokens, "ignore_eos": True}
             payload = {"input_ids": prompt.input_ids, "image_data": prompt.image_data, "return_logprob": True}
             async with session.post(f"{url}/generate", json=payload | {"sampling_params": sampling}) as reply:
                 reply.raise_for_status()
@@ -146,6 +147,7 @@ async def roll_out(url: str, prompts: list[EncodedPrompt], files: ImageFiles | N
                 return
             async with files.placed(prompt.image_data) as paths:
                 named = replace(prompt, image_data=paths)
+                await generate(named, 1)  # as the workflow does
                 await asyncio.gather(*(generate(named) for _ in range(GROUP)))
 
         await asyncio.gather(*(group(prompt) for prompt in prompts))

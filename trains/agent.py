@@ -80,6 +80,7 @@ class AgentWorkflow(VisionRolloutWorkflow):
             return trajectory, await self._scored(sample, trajectory)
 
         async with self.sent(encoded) as images:
+            await self.fill_cache(engine, group_id, encoded, images)
             rollouts = await asyncio.gather(*(one(images) for _ in range(self.num_rollouts)))
         return self._agent_group(data["key"], sample, encoded, rollouts)
 
@@ -180,10 +181,7 @@ class Turns:
             tokenizer=workflow.tokenizer,
             processor=workflow.processor,
         )
-        try:
-            response = await self.engine.agenerate(request)
-        except ValueError as error:  # of the transport
-            raise UnusableResponseError(str(error)) from error
+        response = await workflow.generate(self.engine, request)
         media = workflow.forbidden.intersection(response.output_tokens)
         if media or not response.output_tokens:
             raise UnusableResponseError(

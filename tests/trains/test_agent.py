@@ -72,6 +72,7 @@ class RandomEngine:
 
     def __init__(self, rng, tokenizer):
         self.rng, self.tokenizer, self.version, self.said = rng, tokenizer, 0, {}
+        self.is_cached = False
 
     def text(self):
         box = sorted(self.rng.sample(range(56), 2)) * 2
@@ -93,6 +94,10 @@ class RandomEngine:
 
     async def agenerate(self, request):
         rng = self.rng
+        if not self.is_cached:  # the prompt alone, before the group's rollouts
+            assert request.gconfig.max_new_tokens == 1
+            self.is_cached = True
+            return ModelResponse(output_tokens=[END], output_logprobs=[0.0], stop_reason="length")
         await asyncio.sleep(rng.random() / 1000)
         assert request.input_ids.count(IMAGE) == tokens_of(request.image_data)
         wanted = self.tokenizer(self.text())["input_ids"] + [END]

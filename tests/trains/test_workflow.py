@@ -22,6 +22,7 @@ from reward.settings import make_settings
 from trains.config import BufferConfig
 from trains.host.rollout import BoundedRollout, RecordingBackend, token_versions
 from trains.image_files import ImageFiles
+from trains.turns import Turns
 from trains.workflow import VisionRolloutWorkflow
 
 END = 258
@@ -44,8 +45,14 @@ class ScriptedEngine:
 
     def __init__(self, tokenizer, scripts):
         self.tokenizer, self.scripts, self.requests = tokenizer, list(scripts), []
+        self.cached = []  # prompts of which a single token was wanted
 
     async def agenerate(self, request):
+        if request.gconfig.max_new_tokens == 1:
+            assert not self.requests, "the prompt of a group is in the cache before its rollouts ask"
+            self.cached.append((request.rid, request.input_ids, request.image_data))
+            await asyncio.sleep(0.01)  # nobody else asks meanwhile
+            return ModelResponse(output_tokens=[END], output_logprobs=[0.0], stop_reason="length")
         pieces = self.scripts[len(self.requests)]
         self.requests.append(request)
         if isinstance(pieces, Exception):
@@ -151,6 +158,26 @@ def test_a_wrong_reference_is_a_data_error_and_a_broken_connection_is_not(proces
     assert not result["failure"].is_data_error
 
 
+@pytest.mark.parametrize(("num_rollouts", "turns"), [(3, None), (1, None), (3, Turns())])
+def test_one_token_fills_the_cache_before_the_group_asks(processor, pool, num_rollouts, turns):
+    """Not for a single rollout, nor where one request follows the other anyway."""
+    if turns is not None:
+        turns.expect(0)
+    workflow = VisionRolloutWorkflow(
+        processor,
+        GenerationHyperparameters(n_samples=num_rollouts, stop_token_ids=[END], max_new_tokens=32),
+        pool,
+        forbidden_token_ids=[261],
+        turns=turns,
+    )
+    engine = ScriptedEngine(processor.tokenizer, [[("<answer>7</answer>", 0)]] * num_rollouts)
+    group = asyncio.run(workflow.arun_episode(engine, {"key": 0, "prompt": row()}))
+    assert group["input_ids"].shape[0] == len(engine.requests) == num_rollouts
+    assert all(request.gconfig.max_new_tokens == 32 for request in engine.requests)
+    asked = [(request.rid, request.input_ids, request.image_data) for request in engine.requests]
+    assert engine.cached == (asked[:1] if num_rollouts > 1 and turns is None else [])
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_images_lie_in_files_while_a_group_is_generated(processor, pool, tmp_path, fails):
     left = tmp_path / "images" / "of-a-killed-run.png"
@@ -176,7 +203,7 @@ def test_images_lie_in_files_while_a_group_is_generated(processor, pool, tmp_pat
     )
     group = asyncio.run(workflow.arun_episode(engine, {"key": 0, "prompt": row(images=2)}))
     assert ("failure" in group) == fails
-    assert seen == [[(56, 56)] * 2] * 2
+    assert seen == [[(56, 56)] * 2] * 3
     first, second = engine.requests
     assert first.image_data == second.image_data
     assert list(files.folder.iterdir()) == []
@@ -196,6 +223,7 @@ def test_the_rollouts_of_a_group_go_to_one_server_and_groups_to_all(processor, p
     async def answer(addr, payload, **_):
         asked.setdefault(tuple(payload["input_ids"]), []).append(addr)
         tokens = processor.tokenizer("<answer>7</answer>")["input_ids"] + [END]
+        tokens = tokens[: payload["sampling_params"]["max_new_tokens"]]
         return {"meta_info": {
             "finish_reason": {"type": "stop"}, "output_token_logprobs": [(-0.5, token) for token in tokens],
         }}  # fmt: skip
@@ -219,7 +247,7 @@ def test_the_rollouts_of_a_group_go_to_one_server_and_groups_to_all(processor, p
         )
 
     assert all(group["rewards"].tolist() == [1.0] * 4 for group in asyncio.run(groups()))
-    assert all(len(servers) == 4 and len(set(servers)) == 1 for servers in asked.values())
+    assert all(len(servers) == 1 + 4 and len(set(servers)) == 1 for servers in asked.values())
     assert Counter(servers[0] for servers in asked.values()) == dict.fromkeys(addresses, 3)
 
 
