@@ -61,6 +61,8 @@ class RewardCounters:
             found[f"constant_answer/{answer_type}"] = max(answers.values()) / answers.total()
         if self._given and self._wanted:
             found["option_position_bias"] = total_variation(self._given, self._wanted)
+            for name, letters in (("options_chosen", self._given), ("options_correct", self._wanted)):
+                found |= {f"{name}/{letter}": n / letters.total() for letter, n in sorted(letters.items())}
         return found
 
     def _mean(self, name: str, value: float) -> None:

@@ -6,6 +6,7 @@ A rule looks at the mean of a few steps, so that a single odd one says nothing.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -102,6 +103,23 @@ def _constant_answers(watch: Watch) -> str | None:
             told = "" if solved is None else f", {solved:.0%} of which are right"
             return f"{share:.0%} of the answers of type {kind} are the same one{told}"
     return None
+
+
+def _one_letter(watch: Watch) -> str | None:
+    """Shares summed over the steps: within one step of few such questions the two always differ."""
+    difference: Counter[str] = Counter()
+    num_steps = 0
+    for record in list(watch.last)[-LONG:]:
+        signs = record.get("hacking") or {}
+        num_steps += any(name.startswith("options_chosen/") for name in signs)
+        for name in signs:
+            kind, _, letter = name.partition("/")
+            sign = {"options_chosen": 1.0, "options_correct": -1.0}.get(kind, 0.0)
+            difference[letter] += sign * (at(record, ("hacking", name)) or 0.0)
+    if len(watch.last) < LONG or 2 * num_steps < LONG:
+        return None
+    share = 0.5 * sum(map(abs, difference.values())) / num_steps
+    return f"letters chosen and correct letters differ by {share:.0%}" if share > 0.5 else None
 
 
 def _held_out_falls(watch: Watch) -> str | None:
@@ -259,8 +277,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "the letter's place decides",
-        _above("hacking/option_position_bias", 0.6, "letters chosen and letters wanted differ by {0:.0%}", LONG),
-        "by chance, ten small batches stay far below",
+        _one_letter,
+        "over ten small batches of the demo they differed by 27% at most, one letter for four makes 75%",
         "shuffle the options of the multiple-choice rows",
     ),
     Rule(

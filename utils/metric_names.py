@@ -40,6 +40,8 @@ STEP = {
     "hacking/several_answers": "Share of rollouts that give more than one answer outside of their thinking.",
     "hacking/constant_answer/*": "Share of the most frequent answer among the rollouts of one answer type.",
     "hacking/option_position_bias": "Total variation between chosen and correct option letters; 0 when they agree.",
+    "hacking/options_chosen/*": "Share of an option letter among those that rollouts chose.",
+    "hacking/options_correct/*": "Share of an option letter among the correct ones.",
     "hacking/whole_image_boxes": "Share of predicted boxes that cover nine tenths of the image or more.",
     "hacking/blank_render_ssim": "Mean SSIM that an empty canvas would earn in place of the drawing.",
     "hacking/no_better_than_blank": "Share of drawings whose SSIM is not above that of an empty canvas.",

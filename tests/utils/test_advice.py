@@ -51,7 +51,15 @@ PLANTED = {
     "always the same answer": put(
         **{"hacking__constant_answer/number": 0.99, "by_answer_type__number": {"solved": 0.2}}
     ),
-    "the letter's place decides": put(hacking__option_position_bias=0.8),
+    "the letter's place decides": put(
+        hacking={
+            "options_chosen/A": 0.9,
+            "options_chosen/B": 0.1,
+            "options_correct/A": 0.25,
+            "options_correct/B": 0.25,
+            "options_correct/C": 0.5,
+        }
+    ),
     "boxes over everything": put(hacking__whole_image_boxes=0.8),
     "drawings of nothing": put(hacking__no_better_than_blank=0.95),
     "reward collapses": put(reward=lambda share: 0.5 - 0.45 * share),
@@ -63,6 +71,19 @@ PLANTED = {
     "verifiers fail": put(statuses__timeout=0.1),
     "gradient not finite": put(num_skipped=1, grad_norm=float("nan")),
 }
+
+
+def test_few_questions_a_step_are_no_bias():
+    """Three questions in each step, of four letters: chosen and correct ones always differ, but not in the mean."""
+    rng = random.Random(0)
+
+    def chance(record, _):
+        for kind in ("chosen", "correct"):
+            letters = [rng.choice("ABCD") for _ in range(3)]
+            shares = {f"options_{kind}/{letter}": letters.count(letter) / 3 for letter in letters}
+            record["hacking"] |= shares
+
+    assert advise(run(chance, num_steps=200)) == []
 
 
 def test_every_rule_has_its_illness():

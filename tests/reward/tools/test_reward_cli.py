@@ -116,6 +116,9 @@ def test_counters_by_hand():
         "several_answers": 0.25,
         "constant_answer/multiple-choice": pytest.approx(2 / 3),
         "option_position_bias": pytest.approx(2 / 3),  # A 2/3, B 1/3 against B always
+        "options_chosen/A": pytest.approx(2 / 3),
+        "options_chosen/B": pytest.approx(1 / 3),
+        "options_correct/B": 1.0,
     }
 
 
