@@ -14,8 +14,6 @@ from typing import Any
 
 from benchmarks.learning.trials import NUM_HELDOUT, STAGE1, Trial
 
-EVALUATE_EVERY = 20  # steps
-
 
 def run(trial: Trial, root: Path, results: Path) -> dict[str, Any]:
     """The result of a trial: its own in `results` from earlier, or that of a run started now below `root`.
@@ -77,7 +75,7 @@ def launch_command(trial: Trial, root: Path) -> list[str]:
         f"valid_dataset.path={data}/{trial.split}.parquet",
         "stats_logger.wandb.mode=disabled",
         "stats_logger.tensorboard.path=null",
-        f"evaluator.freq_steps={EVALUATE_EVERY}",
+        f"evaluator.freq_steps={trial.evaluate_every}",
     ]
     if trial.config == STAGE1:
         overrides += [

@@ -40,6 +40,7 @@ class Trial:
     config: str
     overrides: tuple[str, ...] = ()
     split: str = "heldout"  # measured on
+    evaluate_every: int = 20  # steps; before the first step, too
 
     @property
     def name(self) -> str:
@@ -67,7 +68,7 @@ def ablations() -> list[Trial]:
     """Stage 1, fewer steps and seeds, one change at a time; seeds outermost, so that a part is still a comparison."""
     steps = f"total_train_steps={ABLATION_STEPS}"
     return [
-        Trial("ablation", variant, seed, STAGE1, (*overrides, steps))
+        Trial("ablation", variant, seed, STAGE1, (*overrides, steps), evaluate_every=ABLATION_STEPS)
         for seed in ABLATION_SEEDS
         for variant, overrides in ABLATIONS.items()
         if variant != "control"
