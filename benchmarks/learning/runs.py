@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -43,7 +44,7 @@ def run(trial: Trial, root: Path, results: Path) -> dict[str, Any]:
         "group": trial.group,
         "variant": trial.variant,
         "seed": trial.seed,
-        "command": " ".join(command[1:]),
+        "command": shlex.join(["python", *command[1:]]).replace(f"{Path.cwd()}/", ""),
         "commit": commit(),
         "machine": machine(),
         "minutes": round((time.monotonic() - started) / 60, 2),
