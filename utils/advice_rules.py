@@ -278,7 +278,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "the letter's place decides",
         _one_letter,
-        "over ten small batches of the demo they differed by up to 38%, also in controls; one letter for four makes 75%",
+        "over ten small batches of the demo and its controls they differed by 38% at most, one letter for four by 75%",
         "shuffle the options of the multiple-choice rows",
     ),
     Rule(
