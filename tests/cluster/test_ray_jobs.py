@@ -183,7 +183,7 @@ launcher.submit_array(
 while not launcher.announced:
     launcher.check_alive()
     time.sleep(0.1)
-with ray_jobs.watched_head(launcher):
+with ray_jobs.watched_head(launcher, sys.argv[1]):
     status = cluster.supervise(eval(sys.argv[4]), lambda: launcher)
 sys.stdout.flush()
 os._exit(status)

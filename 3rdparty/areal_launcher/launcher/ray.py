@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     areal_ray.wait_llm_server_addrs = cluster.wait_for_servers(lambda: launcher)
     areal_ray.get_placement_group_master_ip_and_port = ray_jobs.master_address
-    with ray_jobs.watched_head(launcher):
+    with ray_jobs.watched_head(launcher, address):
         try:
             with trial_lock.held(preflight.trial_folder(config)):
                 status = cluster.supervise(lambda: areal_ray.ray_main(config), lambda: launcher)

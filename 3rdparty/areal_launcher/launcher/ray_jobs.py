@@ -228,14 +228,13 @@ def answers(address: str) -> bool:
 
 
 @contextmanager
-def watched_head(launcher: SupervisedRayLauncher) -> Iterator[None]:
-    """Within, this process ends with a message and status 1 when the cluster's head has died.
+def watched_head(launcher: SupervisedRayLauncher, head: str) -> Iterator[None]:
+    """Within, this process ends with a message and status 1 when the cluster's head at `HOST:PORT` has died.
 
     Whatever asks a dead head waits for a minute, and then Ray ends the process without a word; so a thread of its own
     watches. Nobody is there to be told to stop: jobs end with their raylets.
     """
     is_over = threading.Event()
-    head = ray.get_runtime_context().gcs_address
 
     def watch() -> None:
         silent = 0
