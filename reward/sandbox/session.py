@@ -216,7 +216,7 @@ def probe(layer: str) -> str | None:
     """None when `layer` runs code and contains it, otherwise what went wrong."""
     writable = Path.cwd() if os.access(".", os.W_OK) else None
     with (
-        tempfile.NamedTemporaryFile(dir=writable) as canary,
+        tempfile.NamedTemporaryFile(dir=writable, prefix=".sandbox-probe-") as canary,
         socket.create_server(("127.0.0.1", 0)) as server,
     ):
         canary.write(b"untouched")
