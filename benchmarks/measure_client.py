@@ -64,12 +64,13 @@ def _roll_out(rollout: BoundedRollout, workflow: VisionRolloutWorkflow, rows: li
 
 
 def _serve(port: int, tokens: list[int]) -> None:
-    logprobs = [[-0.5, token, None] for token in tokens]
-    answer = {"text": "", "meta_info": {"finish_reason": {"type": "stop"}, "output_token_logprobs": logprobs}}
-
     async def generate(request: web.Request) -> web.Response:
-        await request.read()
-        return web.json_response(answer)
+        wanted = (await request.json())["sampling_params"]["max_new_tokens"]
+        logprobs = [[-0.5, token, None] for token in tokens[:wanted]]
+        reason = "stop" if wanted >= len(tokens) else "length"
+        return web.json_response(
+            {"text": "", "meta_info": {"finish_reason": {"type": reason}, "output_token_logprobs": logprobs}}
+        )
 
     async def health(_: web.Request) -> web.Response:
         return web.Response()

@@ -24,7 +24,7 @@ import aiohttp
 import requests
 from areal.api import ModelRequest, ModelResponse, WeightUpdateMeta
 from areal.api.io_struct import HttpRequest
-from areal.infra import RemoteInfEngine
+from areal.infra import RemoteInfEngine, remote_inf_engine
 from areal.infra.utils.http import arequest_with_retry, get_default_connector
 from areal.launcher import live
 from areal.utils import logging
@@ -33,7 +33,27 @@ POLL_SECONDS = 0.2
 NOTICE_SECONDS = 15.0  # within which the launcher knows of a dead server
 ALL_READY_SECONDS = 1200.0
 
+RESUME_SECONDS = 0.02  # between two looks whether an interrupted request may go on
+
 logger = logging.getLogger("Servers")
+
+
+class _AsyncioOfTheClient:
+    """`asyncio` for AReaL's client, which looks every half second whether the rollout goes on after new weights.
+
+    That is its only sleep. Steps of a small model or of short answers last hardly longer than such a look.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    @staticmethod
+    async def sleep(seconds: float) -> None:
+        """At most `RESUME_SECONDS`."""
+        await asyncio.sleep(min(seconds, RESUME_SECONDS))
+
+
+remote_inf_engine.asyncio = _AsyncioOfTheClient()
 
 
 class Membership:

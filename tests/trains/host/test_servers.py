@@ -1,12 +1,13 @@
 """The trainer's side of servers that come and go; the launcher's files are written by hand."""
 
 import asyncio
+import inspect
 from types import SimpleNamespace
 
 import pytest
 from areal.api import WeightUpdateMeta
 from areal.api.io_struct import HttpRequest, WeightUpdateRequests
-from areal.infra import RemoteInfEngine
+from areal.infra import RemoteInfEngine, remote_inf_engine
 from areal.launcher import live
 
 from trains.host import servers
@@ -173,3 +174,17 @@ def test_turns_are_taken_in_the_order_of_keys_one_at_a_time():
     results = asyncio.run(everybody())
     assert done == [0, 1, 2, 3]
     assert [type(result) for result in results] == [type(None), RuntimeError, type(None), type(None)]
+
+
+def test_an_interrupted_request_goes_on_soon_after_the_weights(monkeypatch):
+    """AReaL looks every half second, in which a small model answers a whole batch."""
+    slept = []
+
+    async def sleep(seconds):
+        slept.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    asyncio.run(remote_inf_engine.asyncio.sleep(0.5))
+    assert slept == [servers.RESUME_SECONDS]
+    assert remote_inf_engine.asyncio.run is asyncio.run
+    assert "asyncio.sleep" in inspect.getsource(remote_inf_engine.RemoteInfEngine.agenerate)
