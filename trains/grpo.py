@@ -58,8 +58,8 @@ def main(argv: list[str]) -> None:
             if run.reference is not None:
                 for group, logprobs in zip(batch, run.reference.compute_logp(batch), strict=True):
                     group["reference_logprobs"] = logprobs
-            # do the servers compute the same policy?
-            probe(actor, rollout, batch, run.config.gconfig.temperature)
+            # do the servers compute the same policy? one of them has until the exchange to answer
+            comparison = probe(actor, rollout, batch, run.config.gconfig.temperature)
 
         with report.phase("advantages"):
             actor.compute_advantages(batch)
@@ -75,6 +75,7 @@ def main(argv: list[str]) -> None:
         with report.phase("exchange"):
             new_weights = run.weight_meta.with_version(step + 1)
             actor.stage_weights(new_weights)  # files are written while rollout goes on
+            comparison.finish()
             rollout.pause()
             actor.update_weights(new_weights)
             run.set_version(step + 1)

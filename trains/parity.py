@@ -2,7 +2,8 @@
 
 Fresh tokens alone cannot tell: when generation runs ahead, every token trained on is a few versions old. So some
 sequences of each step are scored again by a server under the weights it has now, which are the trainer's. It costs one
-prefill of the server and one small forward pass of the trainer.
+prefill of the server and one small forward pass of the trainer, which waits for the answer only when the weights are
+about to change.
 
 The server scores over the whole vocabulary, and so does the trainer here. (Training leaves out the media tokens that
 sampling forbids; nothing holds their probability down. Asking the server for their share, `token_ids_logprob`, ends
@@ -12,6 +13,9 @@ by the temperature: at another one than 1 only tokens drawn from the current wei
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import Any
 
 import requests
@@ -28,25 +32,48 @@ TIMEOUT_SECONDS = 120.0
 logger = logging.getLogger("Parity")
 
 
-def probe(actor: Any, rollout: BoundedRollout, batch: list[Group], temperature: float) -> None:
-    """Add `server_gap` `[tokens]`, |trainer - server| of each scored token, to a group that still carries its images.
+@dataclass
+class Comparison:
+    """One that a server has been asked for; empty where there is nothing to compare."""
 
-    All ranks must call it together, before the weights change. A server that does not answer is logged; the launcher
-    notices a dead one.
-    """
+    group: Group | None = None
+    full: torch.Tensor | None = None
+    scored: Future[torch.Tensor] = field(default_factory=Future)
+
+    def finish(self) -> None:
+        """Add `server_gap` `[tokens]`, |trainer - server| of each scored token, to the group.
+
+        To be called before the weights change. A server that does not answer is logged; the launcher notices it.
+        """
+        if self.group is None:
+            return
+        try:
+            scored = self.scored.result().to(self.full.device)
+        except requests.RequestException as error:
+            logger.warning("step without a comparison of trainer and server: %r", error)
+            return
+        self.group["server_gap"] = (self.full - scored)[~scored.isnan()].abs()
+
+
+def probe(actor: Any, rollout: BoundedRollout, batch: list[Group], temperature: float) -> Comparison:
+    """Ask a server for a group that still carries its images. All ranks must call it together."""
     if temperature != 1.0:
-        return
+        return Comparison()
     probed = next((group for group in batch if group["info"][0].image_data is not None), None)
     rows = _first_rows(batch[0] if probed is None else probed)
     full = actor.compute_full_logp(rows)  # every rank computes, also one that has nothing to compare
     if probed is None:
-        return
-    try:
-        scored = _score(rollout, rows, probed["info"][0]).to(full.device)
-    except requests.RequestException as error:
-        logger.warning("step without a comparison of trainer and server: %r", error)
-        return
-    probed["server_gap"] = (full - scored)[~scored.isnan()].abs()
+        return Comparison()
+    comparison = Comparison(probed, full)
+
+    def ask() -> None:
+        try:
+            comparison.scored.set_result(_score(rollout, rows, probed["info"][0]))
+        except BaseException as error:  # to whoever waits
+            comparison.scored.set_exception(error)
+
+    threading.Thread(target=ask, name="parity", daemon=True).start()
+    return comparison
 
 
 def difference(group: Group, version: int) -> torch.Tensor:

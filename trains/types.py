@@ -57,7 +57,7 @@ class Group(TypedDict):
     # float32, predicting: under the reference model, if the loss has a KL term
     reference_logprobs: NotRequired[Tensor]
 
-    # written by trains/parity.py in the same phase, into one group of the batch
+    # written by trains/parity.py before the exchange, into one group of the batch
     # float32 [tokens]: |trainer - server| of the tokens that a server scored again
     server_gap: NotRequired[Tensor]
 

@@ -166,6 +166,6 @@ def test_three_turns_two_images_and_a_weight_update(  # noqa: PLR0917 - fixtures
     # the probe of the parity asks the server for the whole trajectory under the weights that it has now
     rollout = SimpleNamespace(server_url=own_server)
     actor = SimpleNamespace(compute_full_logp=lambda rows: trainer[1][None, : rows["input_ids"].shape[1]])
-    trains.parity.probe(actor, rollout, [group], 1.0)
+    trains.parity.probe(actor, rollout, [group], 1.0).finish()
     assert len(group["server_gap"]) == sum(TOKENS)
     assert group["server_gap"].max() < TOLERANCE

@@ -110,22 +110,22 @@ def test_the_probe_compares_answers_alone_and_survives_a_silent_server(monkeypat
         return SimpleNamespace(raise_for_status=lambda: None, json=lambda: answers)
 
     monkeypatch.setattr("trains.parity.requests.post", post)
-    probe(actor, rollout, [other, probed], temperature=1.0)
+    probe(actor, rollout, [other, probed], temperature=1.0).finish()
     assert probed["server_gap"].tolist() == [0.0, 0.5, 0.5]
     assert "server_gap" not in other
     assert sent[0]["input_ids"] == [[5, 6, 7, 8], [5, 6, 9]]
     assert sent[0]["logprob_start_len"] == 1
-    probe(actor, rollout, [other], temperature=1.0)
+    probe(actor, rollout, [other], temperature=1.0).finish()
     assert (actor.asked, len(sent)) == (2, 1), (
         "the forward pass is a collective: ranks without a probed group join in"
     )
-    probe(actor, rollout, [probed], temperature=0.7)
+    probe(actor, rollout, [probed], temperature=0.7).finish()
     assert (actor.asked, len(sent)) == (2, 1)
 
     monkeypatch.undo()
     silent = group()
     silent["info"][0].image_data = []
-    probe(actor, rollout, [silent], temperature=1.0)
+    probe(actor, rollout, [silent], temperature=1.0).finish()
     assert "server_gap" not in silent
 
 
